@@ -116,7 +116,7 @@ class Lifecycle:
     async def _take_up(self, span: Span) -> None:
         speed = await self._loader.measure(span)
         head = await self._loader.load_head(span)
-        budget = CacheBudget(self._room.tokens_beside((span.first, span.last)))
+        budget = self._room.cache_budget((span.first, span.last))
         scheduler = Scheduler(span, self._handler.counters, head=head)
         self._span = span
         self._computing = asyncio.create_task(scheduler.run())

@@ -49,20 +49,33 @@ class CacheBudget:
 
     Args:
         clock: seconds, monotonic.
+        session_tokens: that each session costs besides its own: what it keeps however short it is
+            takes as much memory.
     """
 
-    def __init__(self, total_tokens: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        total_tokens: int,
+        clock: Callable[[], float] = time.monotonic,
+        session_tokens: int = 0,
+    ) -> None:
         self.total_tokens = total_tokens
-        self.free_tokens = total_tokens
+        self._unreserved = total_tokens
+        self._session_tokens = session_tokens
         self._clock = clock
         self._held: set[Reservation] = set()
         self._life_s = FIRST_LIFE_S
+
+    @property
+    def free_tokens(self) -> int:
+        """How many tokens the next session may ask for."""
+        return max(0, self._unreserved - self._session_tokens)
 
     def reserve(self, tokens: int) -> Reservation:
         """Reserve cache. Raise `CacheFull`, and reserve nothing, if there is not enough."""
         if tokens > self.free_tokens:
             raise CacheFull(tokens, self.free_tokens, self.total_tokens, self._retry_ms(tokens))
-        self.free_tokens -= tokens
+        self._unreserved -= tokens + self._session_tokens
         reservation = Reservation(tokens, self._clock())
         self._held.add(reservation)
         return reservation
@@ -70,7 +83,7 @@ class CacheBudget:
     def release(self, reservation: Reservation) -> None:
         """Give a reservation back. Raise KeyError if it is not held (any more)."""
         self._held.remove(reservation)
-        self.free_tokens += reservation.tokens
+        self._unreserved += reservation.tokens + self._session_tokens
         self._life_s = ewma(self._life_s, self._clock() - reservation.since, FADE)
 
     def _retry_ms(self, tokens: int) -> float | None:
@@ -79,7 +92,8 @@ class CacheBudget:
         All reserved cache is given back within about one life of a session, at an even pace
         (Little's law).
         """
-        if tokens > self.total_tokens:
+        if tokens > self.total_tokens - self._session_tokens:
             return None
-        wait_s = self._life_s * (tokens - self.free_tokens) / (self.total_tokens - self.free_tokens)
+        lacking = tokens + self._session_tokens - self._unreserved
+        wait_s = self._life_s * lacking / (self.total_tokens - self._unreserved)
         return min(max(wait_s * 1e3, MIN_RETRY_MS), MAX_RETRY_MS)

@@ -11,6 +11,7 @@ import psutil
 import torch
 from transformers import PreTrainedConfig
 
+from peers.compute.cache_budget import CacheBudget
 from peers.compute.history import HISTORY_BYTES
 from peers.compute.scheduler import MAX_BATCH_TOKENS
 from swarm.errors import LocalError
@@ -18,11 +19,14 @@ from swarm.model.anatomy import study
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.fit import check_fit
 from swarm.model.quantization import Quantization, Shape
+from swarm.model.recurrent.sizes import state_bytes
+from swarm.model.recurrent.states import MAX_SNAPSHOTS
 from swarm.model.row_widths import RowWidths
 from swarm.model.stored.forms import CHUNK, GPU_CHUNK
 from swarm.routing.placement import Span
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
+from swarm.wire.token_tree import MAX_TAIL
 
 CACHE_TOKENS = 65_536  # by default, where there is room
 # a long conversation: a peer without room for one, or for the model's context, is of no use
@@ -88,6 +92,11 @@ class Needs:
     position_bytes: int
     context: int  # positions that a session may have
     head_bytes: int  # final norm and LM head, if the peer holds them
+    input_bytes: int = 0  # of a layer, for one token
+    # of recurrent layers, in one session: its states at one row, by layer; none if empty
+    state_bytes: tuple[int, ...] = ()
+    # inputs of the rows that it may have to compute again; 0 if they lie in another memory
+    replayed_bytes: int = 0
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> "Needs":
@@ -143,7 +152,12 @@ class Needs:
             + 3 * widths.expanded * size
             + 2 * MAX_FRAME_TOKENS * indexing * FLOAT_BYTES,
             context=min(checkpoint.max_positions or MAX_SESSION_TOKENS, MAX_SESSION_TOKENS),
+            input_bytes=checkpoint.hidden_size * size,
             head_bytes=(checkpoint.vocab_size + 1) * checkpoint.hidden_size * FLOAT_BYTES,
+            state_bytes=state_bytes(checkpoint.name, config, anatomy, dtype),
+            replayed_bytes=(
+                0 if device.type == "cuda" else MAX_TAIL * checkpoint.hidden_size * size
+            ),
         )
 
     def weights(self, first: int, last: int) -> int:
@@ -151,19 +165,30 @@ class Needs:
         return sum(self.layer_bytes[first:last]) + (self.entry_bytes if first == 0 else 0)
 
     def cached(self, first: int, last: int) -> int:
-        """Return the bytes that the layers [first, last) keep of one token."""
-        return sum(self.cache_bytes[first:last])
+        """Return the bytes that the layers [first, last) keep of one token.
 
-    def total(self, weights: int, cached: int, cache_tokens: int) -> int:
+        A token of recurrent layers alone, of which nothing is kept, counts as its input.
+        """
+        keys = sum(self.cache_bytes[first:last])
+        return max(keys, self.input_bytes if self.states(first, last) else 1)
+
+    def states(self, first: int, last: int) -> int:
+        """Return the bytes that the layers [first, last) keep of one session, however long."""
+        each = sum(self.state_bytes[first:last])
+        return each * (MAX_SNAPSHOTS + 1) + self.replayed_bytes if each else 0
+
+    def total(self, weights: int, cached: int, cache_tokens: int, states: int = 0) -> int:
         """Return the bytes that layers need at most.
 
         Args:
             weights: their bytes.
             cached: the bytes that they keep of one token.
+            states: the bytes that they keep of one session besides.
         """
         kept = min(cache_tokens * self.kept_bytes, HISTORY_BYTES)
         attention = min(cache_tokens, self.context) * self.position_bytes
-        serving = cache_tokens * cached + kept + self.batch_bytes + attention
+        sessions = sessions_of(cache_tokens) * states
+        serving = cache_tokens * cached + sessions + kept + self.batch_bytes + attention
         return weights + max(serving, self.loading_bytes)
 
     def capacity(self, has_bytes: int, cache_tokens: int) -> int:
@@ -172,8 +197,9 @@ class Needs:
         for layers in range(1, count + 1):
             spans = [(i, i + layers) for i in range(count - layers + 1)]
             heaviest = max(sum(self.layer_bytes[first:last]) for first, last in spans)
-            cached = max(self.cached(first, last) for first, last in spans)
-            if self.total(heaviest + self.entry_bytes, cached, cache_tokens) > has_bytes:
+            cached = max(self.cached(*span) for span in spans)
+            states = max(self.states(*span) for span in spans)
+            if self.total(heaviest + self.entry_bytes, cached, cache_tokens, states) > has_bytes:
                 return layers - 1
         return count
 
@@ -241,7 +267,10 @@ class MemoryBudget:
         capacity = self.needs.capacity(self.has_bytes, self._least_tokens)
         if not capacity:
             weights = max(self.needs.layer_bytes) + self.needs.entry_bytes
-            wanted = self.needs.total(weights, max(self.needs.cache_bytes), self._least_tokens)
+            each = [(layer, layer + 1) for layer in range(self.model_layers)]
+            cached = max(self.needs.cached(*layer) for layer in each)
+            states = max(self.needs.states(*layer) for layer in each)
+            wanted = self.needs.total(weights, cached, self._least_tokens, states)
             raise self._too_small(None, wanted, 0)
         return capacity
 
@@ -265,6 +294,16 @@ class MemoryBudget:
             counts, self.has_bytes - beside, key=lambda tokens: self._total(layers, tokens)
         )
         return max(fitting - 1, 1)
+
+    def cache_budget(self, layers: Span) -> CacheBudget:
+        """Return the cache that sessions share beside these layers.
+
+        Where layers keep states, a session costs the tokens that would take as much memory as these
+        do, besides its own.
+        """
+        tokens = self.tokens_beside(layers)
+        states = -(-self.needs.states(*layers) // self.needs.cached(*layers))
+        return CacheBudget(tokens + sessions_of(tokens) * states, session_tokens=states)
 
     def takes_head(self, layers: Span) -> bool:
         """Whether the model's head is held beside these layers: they end the model, and it fits."""
@@ -298,10 +337,17 @@ class MemoryBudget:
         return self._total(layers, self._least_tokens) <= self.has_bytes
 
     def _total(self, layers: Span, tokens: int) -> int:
-        return self.needs.total(self.needs.weights(*layers), self.needs.cached(*layers), tokens)
+        needs = self.needs
+        cached = needs.cached(*layers)
+        return needs.total(needs.weights(*layers), cached, tokens, needs.states(*layers))
 
     def _too_small(self, layers: Span | None, wanted: int, fit: int) -> DoesNotFit:
         return DoesNotFit(layers, self.model, str(self.memory.device), wanted, self.has_bytes, fit)
+
+
+def sessions_of(cache_tokens: int) -> int:
+    """Return for how many sessions with states there is to be room beside so many tokens."""
+    return max(1, cache_tokens // SESSION_TOKENS)
 
 
 def free_bytes(device: torch.device) -> int:

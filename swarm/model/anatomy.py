@@ -61,6 +61,8 @@ class Anatomy(Parts):
             which may be quantized.
         largest_numel: weights of the largest tensor in the layers or the embedding stage.
         sinks: whether the layers attend to learned sinks.
+        stepwise: whether layers that keep states have to read one token at a time; only a rehearsal
+            finds that out.
     """
 
     layer_numel: tuple[int, ...]
@@ -68,6 +70,7 @@ class Anatomy(Parts):
     layer_linears: tuple[tuple[Shape, ...], ...]
     largest_numel: int
     sinks: bool
+    stepwise: bool = False
 
 
 def study(checkpoint: Checkpoint) -> Anatomy:

@@ -5,6 +5,7 @@ Of most layers that is keys and values, one row a token; of recurrent layers it 
 
 import sys
 from collections.abc import Sequence
+from inspect import signature
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from swarm.model.recurrent.states import States
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import Placement
 
+CACHE_ARGUMENTS = ("past_key_values", "cache_params")  # names that decoders give their cache
 BLOCK_TOKENS = 64  # room grows in whole blocks: decoding does not allocate at every token
 # Names of rows.
 KEYS = "keys"
@@ -279,6 +281,12 @@ def _side_by_side(sessions: Sequence[torch.Tensor], dtype: torch.dtype) -> torch
     """Return [1, heads, all rows, width], one session after the other."""
     rows = sessions[0] if len(sessions) == 1 else torch.cat(list(sessions), dim=1)
     return rows.unsqueeze(0).to(dtype)
+
+
+def cache_argument(decoder: nn.Module) -> str:
+    """Return the name under which a decoder takes its cache."""
+    accepted = signature(decoder.forward).parameters
+    return next(filter(accepted.__contains__, CACHE_ARGUMENTS), CACHE_ARGUMENTS[0])
 
 
 def packed_cache_of(decoder: nn.Module) -> type[PackedCache]:

@@ -12,6 +12,7 @@ import copy
 import json
 import logging
 import threading
+from dataclasses import replace
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -34,7 +35,7 @@ MAX_NUMEL = 1 << 27  # of a miniature: half a gigabyte
 
 log = logging.getLogger(__name__)
 
-_passed: set[str] = set()
+_passed: dict[str, bool] = {}  # configurations, and `Anatomy.stepwise` of their models
 _one_at_a_time = threading.Lock()
 
 
@@ -50,13 +51,16 @@ def rehearsed(checkpoint: Checkpoint) -> Anatomy:
     key = json.dumps(checkpoint.config.to_dict(), sort_keys=True, default=str)
     with _one_at_a_time, QUIET:  # random weights come from one generator for the whole process
         if key not in _passed:
-            _rehearse(checkpoint.name, checkpoint.config, anatomy)
-            _passed.add(key)
-    return anatomy
+            _passed[key] = _rehearse(checkpoint.name, checkpoint.config, anatomy)
+    return replace(anatomy, stepwise=_passed[key])
 
 
-def _rehearse(name: str, config: PreTrainedConfig, parts: Parts) -> None:
-    """Run a miniature whole, then in parts. Raises UnsupportedModel if the logits differ."""
+def _rehearse(name: str, config: PreTrainedConfig, parts: Parts) -> bool:
+    """Run a miniature whole, then in parts. Raise UnsupportedModel if the logits differ.
+
+    Returns:
+        Whether layers that keep states have to read one token at a time.
+    """
     whole = _whole_that_runs(name, config, parts)
     expected = _logits(whole)
 
@@ -75,6 +79,7 @@ def _rehearse(name: str, config: PreTrainedConfig, parts: Parts) -> None:
         raise UnsupportedModel(name, why)
     for span in spans:
         span.choose_attention(name)
+    return any(span.stepwise for span in spans)
 
 
 def _whole_that_runs(name: str, config: PreTrainedConfig, parts: Parts) -> PreTrainedModel:

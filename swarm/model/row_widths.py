@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from swarm.model.anatomy import MAX_RETURNED, find_layers, skeleton
-from swarm.model.cache import KVCache, PackedCache
+from swarm.model.cache import KVCache, cache_argument, packed_cache_of
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.latent import latent_modules
 from swarm.model.masks import AttentionView
+from swarm.model.recurrent.states import States
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,18 @@ def _width(
     """Run one layer alone. What fails behind its cache does not matter, as experts do on meta."""
     ids = torch.zeros((1, 1), dtype=torch.long, device="meta")
     for returned in range(MAX_RETURNED + 1):
-        cache = KVCache(0, len(own))
-        packed = PackedCache([cache], [AttentionView(0, 1, 0, None)])
+        cache = KVCache(0, len(own), states=States())
+        packed = packed_cache_of(decoder)([cache], [AttentionView(0, 1, 0, None)])
         for place, layer in enumerate(own):
             layers[place] = layer if place == index else _PassesOn(returned)
         try:
             with torch.inference_mode(), contextlib.suppress(Exception):  # from the model's code
-                decoder(input_ids=ids, past_key_values=packed, use_cache=True)
+                decoder(input_ids=ids, **{cache_argument(decoder): packed}, use_cache=True)
                 return cache.numel_per_token
         finally:
             for place, layer in enumerate(own):
                 layers[place] = layer
-        if cache.numel_per_token:
+        assert cache.states is not None
+        if cache.numel_per_token or cache.states.computed:  # or it keeps a state, and no rows
             return cache.numel_per_token
     return None

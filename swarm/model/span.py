@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import nn
 from swarm.errors import SpanError, UnsupportedModel
 from swarm.model.anatomy import MODELS_OWN_ATTENTION, narrow
 from swarm.model.attention import PACKED, running, running_now
-from swarm.model.cache import KVCache, PackedCache, packed_cache_of
+from swarm.model.cache import KVCache, PackedCache, cache_argument, packed_cache_of
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.device import upload
 from swarm.model.latent import hand_on_latents
@@ -31,7 +30,6 @@ TOLERANCE = 1e-3
 ROUGH_TOLERANCE = 0.1  # in 16 bits, where two correct ways of attending differ visibly
 # Rotary embeddings that turn a whole row by its largest position.
 LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
-CACHE_ARGUMENTS = ("past_key_values", "cache_params")  # names that decoders give it
 # Exceptions of a model's own code, when it runs in a way that it was not made for.
 FAILURES = (AttributeError, IndexError, TypeError, ValueError, RuntimeError)
 
@@ -120,10 +118,7 @@ class Span:
         self._decoder: Any = model.get_submodule(decoder)
         self._config: Any = self._decoder.config
         self._packed_cache = packed_cache_of(self._decoder)
-        accepted = signature(self._decoder.forward).parameters
-        self._cache_argument = next(
-            filter(accepted.__contains__, CACHE_ARGUMENTS), CACHE_ARGUMENTS[0]
-        )
+        self._cache_argument = cache_argument(self._decoder)
         self._mixers = Mixers((), running_now)
         self._layers_path = layers
         self._layers_name = layers.rpartition(".")[2]
@@ -173,7 +168,7 @@ class Span:
             progress=progress,
         )
         span = cls(model, anatomy.decoder, anatomy.layers, first, last, checkpoint.config)
-        span.choose_attention(checkpoint.name)
+        span.choose_attention(checkpoint.name, anatomy.stepwise)
         return span
 
     @property

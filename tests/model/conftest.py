@@ -40,4 +40,4 @@ def logged() -> Iterator[list[str]]:
 @pytest.fixture
 def rehearsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every configuration is rehearsed, whether it has passed before or not."""
-    monkeypatch.setattr(rehearsal, "_passed", set())
+    monkeypatch.setattr(rehearsal, "_passed", {})

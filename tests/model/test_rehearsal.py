@@ -26,7 +26,7 @@ SERVED = sorted(
 
 @pytest.fixture(autouse=True)
 def _not_yet_passed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rehearsal, "_passed", set())
+    monkeypatch.setattr(rehearsal, "_passed", {})
 
 
 def alone(config: PreTrainedConfig) -> Any:

@@ -68,6 +68,11 @@ class States:
         """Memory of one snapshot."""
         return self._snapshots[-1].nbytes
 
+    @property
+    def computed(self) -> Mapping[StateKey, torch.Tensor]:
+        """What the running forward has computed so far."""
+        return self._new
+
     def reaches(self, row: int) -> bool:
         """Return whether a rollback to this row is possible."""
         return row == 0 or self._snapshots[0].row <= row

@@ -159,3 +159,12 @@ def test_branches_are_refused(tmp_path: Path) -> None:
     placed = session.place(3, parents=(1, 1, 2))
     with pytest.raises(SpanError, match="takes no branches"):
         span.forward([Work(session.caches[0], tokens(3, seed=1), placed)])
+
+
+@pytest.mark.parametrize("name", sorted(STEPWISE))
+def test_in_16_bits_they_read_as_the_miniature_does(name: str, tmp_path: Path) -> None:
+    """A check of the span itself could not tell: it allows for more than a lost state changes."""
+    RECURRENT[name].save(tmp_path / "model")
+    checkpoint = Checkpoint.open(str(tmp_path / "model"))
+    span = Span.load(checkpoint, 0, 2, dtype=torch.bfloat16)
+    assert span.stepwise

@@ -88,3 +88,18 @@ def test_the_hint_is_bounded(life_s: float, bound: float) -> None:
 
 def test_what_will_never_fit_gets_no_hint() -> None:
     assert retry_ms(CacheBudget(100), 101) is None
+
+
+def test_a_session_may_cost_more_than_its_tokens() -> None:
+    budget = CacheBudget(100, session_tokens=30)
+    assert budget.free_tokens == 70
+    short = budget.reserve(10)
+    assert budget.free_tokens == 30
+    assert retry_ms(budget, 31) is not None
+    assert retry_ms(budget, 71) is None
+    long = budget.reserve(30)
+    assert budget.free_tokens == 0
+    budget.release(short)
+    assert budget.free_tokens == 10
+    budget.release(long)
+    assert budget.free_tokens == 70

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from helpers.models import ARCHITECTURES, LAYERS, UNSUPPORTED
+from helpers.recurrent_models import RECURRENT
 from peers.compute import memory as memories
 from peers.compute.memory import (
     CACHE_TOKENS,
@@ -21,7 +22,8 @@ from peers.compute.memory import (
     free_bytes,
 )
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.span import Span
+from swarm.model.span import Span, Work
+from swarm.wire.token_tree import Placement
 
 CPU = torch.device("cpu")
 MB = 1 << 20
@@ -53,6 +55,40 @@ def test_needs_are_what_spans_take(name: str, dtype: torch.dtype, tmp_path: Path
         assert needs.weights(first, last) == pytest.approx(span.nbytes, rel=0.02)
         if not span.recurrent:
             assert needs.cached(first, last) == span.nbytes_per_token
+
+
+@pytest.mark.parametrize("name", ["qwen3_next", "kimi_linear", "jamba", "mamba", "nemotron_h"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_needs_of_layers_that_keep_states(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    RECURRENT[name].save(tmp_path)
+    checkpoint = Checkpoint.open(str(tmp_path))
+    needs = Needs.of(checkpoint, dtype, CPU)
+    for layers in ((0, 2), (1, LAYERS)):
+        span = Span.load(checkpoint, *layers, dtype=dtype)
+        assert needs.cached(*layers) >= span.nbytes_per_token  # more of layers of experts alone
+        assert sum(needs.state_bytes[slice(*layers)]) == span.nbytes_of_states
+        # As many sessions as the budget allows never take more than what is set aside for them.
+        budget = MemoryBudget("model", DeviceMemory(CPU), needs, 1 << 40, 4096).cache_budget(layers)
+        spare = needs.total(0, needs.cached(*layers), 4096, needs.states(*layers))
+        spare -= needs.batch_bytes
+        for tokens in (4, 300):
+            reserved = []
+            while budget.free_tokens >= tokens:
+                reserved.append(budget.reserve(tokens))
+            held = session_bytes(span, min(tokens, 8)) + tokens * span.nbytes_per_token
+            assert 0 < len(reserved) * held <= spare
+            for each in reserved:
+                budget.release(each)
+
+
+def session_bytes(span: Span, frames: int) -> int:
+    """Return what a session takes besides rows of the cache: frames of one token, none answered."""
+    cache = span.new_cache(limit=frames)
+    for row in range(frames):
+        inputs = torch.zeros(1, span.hidden_size) if span.first else torch.zeros(1).long()
+        span.forward([Work(cache, inputs, Placement(row, (), (row,), trunk=0, sees=None))])
+    assert cache.states is not None
+    return cache.states.nbytes + span.nbytes_of_states  # and those that a forward computes
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
