@@ -104,9 +104,10 @@ class Offer:
     def describe(self, facts: PeerFacts, span: Span, addresses: Sequence[str]) -> PeerEvent:
         """Return what the operator reads when ``span`` is served."""
         checkpoint, peer_id = facts.checkpoint, facts.identity.peer_id
+        kept = f" in {checkpoint.bits}" if checkpoint.bits else ""
         sentence = (
             f"serving layers {span.first}:{span.last} of {checkpoint.num_layers} of"
-            f" {checkpoint.name} ({in_words(span.nbytes)}, {facts.device},"
+            f" {checkpoint.name} ({in_words(span.nbytes)}{kept}, {facts.device},"
             f" {dtype_name(facts.dtype)}, {self.tokens_per_second:.0f} tokens/s, cache for"
             f" {self.budget.total_tokens} tokens{', with the head' * self.head})"
             f" at {' and '.join(addresses)} as {peer_id}"

@@ -31,7 +31,8 @@ def choose_dtype(
     """Return the dtype to compute in: the checkpoint's on a GPU; on a CPU float32, or bfloat16 for
     plain weights in bfloat16 where that is faster.
 
-    Quantized layers compute in float32 on a CPU: their products are not those that are measured.
+    Quantized layers, also those of a publisher, compute in float32 on a CPU: their products are not
+    those that are measured.
 
     Args:
         bfloat16_pays: returns whether bfloat16 is faster for a model of this width; None measures.
@@ -39,7 +40,8 @@ def choose_dtype(
     own = checkpoint_dtype(checkpoint)
     if device.type != "cpu":
         return own
-    if own != torch.bfloat16 or checkpoint.quantization is not None:
+    quantized = checkpoint.quantization is not None or checkpoint.is_packed
+    if own != torch.bfloat16 or quantized:
         return torch.float32
     pays = bfloat16_pays or measure_bfloat16
     return torch.bfloat16 if pays(checkpoint.hidden_size) else torch.float32

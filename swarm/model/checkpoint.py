@@ -8,8 +8,10 @@ model is never run.
 import contextlib
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import torch
@@ -195,6 +197,14 @@ class Checkpoint:
     def is_packed(self) -> bool:
         """Whether its publisher has quantized any of its weights."""
         return self._weights.packed
+
+    @property
+    def bits(self) -> str | None:
+        """How most packed weights are stored, in words; None without any, or if it is not known."""
+        weights: Counter[str] = Counter()
+        for each in self.packed().values():
+            weights[each.layout.name] += prod(each.wide_shape)
+        return weights.most_common(1)[0][0] if weights else None
 
     def packed(self) -> Mapping[str, PackedWeight]:
         """Return how the weights are stored that are packed, as far as `stored` knows them."""

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.model_files import edit
 from helpers.models import Architecture
+from helpers.published import PUBLISHED, publish
 from peers.compute import dtype as module
 from peers.compute.dtype import REPEATS, ROWS, WORTH, choose_dtype, measure_bfloat16
 from swarm.model.checkpoint import Checkpoint
@@ -75,6 +77,14 @@ def test_quantized_layers_stay_in_float32_on_a_cpu(
 ) -> None:
     checkpoint = Checkpoint.open(str(stored(torch.bfloat16)), quantization)
     assert choose_dtype(checkpoint, CPU, never) == torch.float32
+
+
+def test_weights_that_are_published_packed_stay_in_float32_on_a_cpu(tmp_path: Path) -> None:
+    folder, _ = publish(Architecture("llama"), PUBLISHED["fp8 blocks"], tmp_path)
+    edit(folder / "config.json", dtype="bfloat16")
+    checkpoint = Checkpoint.open(str(folder))
+    assert choose_dtype(checkpoint, CPU, never) == torch.float32
+    assert choose_dtype(checkpoint, GPU, never) == torch.bfloat16
 
 
 @pytest.mark.parametrize("named", [None, "float64"])
