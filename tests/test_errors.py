@@ -20,6 +20,7 @@ from swarm.errors import (
     ChainSilent,
     ClockOff,
     ConfigError,
+    ConstraintFailed,
     DamagedModel,
     DirectoryDown,
     DraftMismatch,
@@ -83,6 +84,11 @@ TABLE: list[tuple[SwarmError, str, int, int, str | None]] = [
         *(2, 400, None),
     ),
     (
+        ConstraintFailed("it is too large"),
+        "the constraint cannot be followed further (it is too large); give a simpler one",
+        *(2, 400, None),
+    ),
+    (
         RuleError("lax", "the rules are strict"),
         "verification 'lax' is not possible: the rules are strict",
         *(2, 400, None),
@@ -120,7 +126,7 @@ TABLE: list[tuple[SwarmError, str, int, int, str | None]] = [
     (
         ModelNotFound("m"),
         "Model 'm' was not found: it is neither a folder nor a model on the hub. Give a checkpoint"
-        " folder or a Hugging Face model id.",
+        " folder, a GGUF file, or a Hugging Face model id.",
         *(5, 500, "internal_error"),
     ),
     (
