@@ -23,11 +23,13 @@ demo: install
 chat: install
 	$(BIN)/swarm demo --serve $(ARGS)
 
+# One more than the cores that continuous integration has: a third of the time tests wait, for processes and clocks.
+WORKERS ?= 3
 # What one process compiles of ours, others read, whatever the environment says: the tests start many.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: install
 ifeq ($(ARGS),)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
