@@ -227,7 +227,7 @@ class Checkpoint:
             KeyError: for an unknown name.
             DamagedModel: where it cannot be read.
         """
-        return self._weights.tensor(name, self._read)
+        return self._weights.tensor(name)
 
     def _read(self, name: str) -> torch.Tensor:
         return self._source.tensor(self._weight_map[name], name)
@@ -251,7 +251,9 @@ class Checkpoint:
     def _weights(self) -> Weights:
         source = self._source
         stored = source.stored()
-        return Weights(self.name, self._method, self._weight_map, stored, source.packed())
+        return Weights(
+            self.name, self._method, self._weight_map, stored, self._read, source.packed()
+        )
 
     @cached_property
     def _weight_map(self) -> Mapping[str, str]:

@@ -2,12 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
+
+import torch
 
 from swarm.model.folder import Stored
+from swarm.model.stored.bitsandbytes import NESTED, QUANT_MAP, STATES, from_4_bits, from_8_bits
+from swarm.model.stored.by_inputs import AWQ_BITS, from_awq, from_gptq
 from swarm.model.stored.float4 import DIVIDED, MULTIPLIED, Float4
 from swarm.model.stored.float8 import SCALES, WEIGHTS, Scaled8Bit
 from swarm.model.stored.method import Method
-from swarm.model.stored.packed_int import GROUPS, ZERO_POINT, PackedInt
+from swarm.model.stored.nf4 import FP4_NUMBERS, NUMBERS, NormalFloat4
+from swarm.model.stored.nf4 import SCALES as ABSMAX
+from swarm.model.stored.packed_int import GROUPS, WORD_BITS, ZERO_POINT, PackedInt
 from swarm.model.stored.weight import PackedWeight
 
 Parts = Mapping[str, Stored]
@@ -32,6 +39,8 @@ class Format:
         optional: parts that may be there.
         read: returns how the weight is stored; raises `Misfit`.
         methods: the publishers' methods that use it; empty for all.
+        arrange: makes the parts of the layout out of those in the checkpoint, where these are
+            others; raises ValueError, with words like those of `Misfit`.
     """
 
     marker: str
@@ -39,6 +48,7 @@ class Format:
     read: Callable[[Parts, Method], PackedWeight]
     optional: tuple[str, ...] = ()
     methods: frozenset[str] = frozenset()
+    arrange: Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]] = dict
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -121,6 +131,87 @@ def _blocks(parts: Parts, method: Method) -> PackedWeight:
     return PackedWeight(layout, (rows, groups * MICROSCALING_GROUP), count, turned=True)
 
 
+def _gptq(parts: Parts, method: Method) -> PackedWeight:
+    """Read words of codes [inputs / codes in a word, outputs], and scales [groups, outputs]."""
+    inputs, outputs = _matrices(parts["qweight"].shape)[1]
+    bits, group = method.ints[0]
+    layout = PackedInt(
+        bits,
+        group,
+        parts["scales"].dtype,
+        zero_points=True,
+        sorted_columns="g_idx" in parts,
+        zero_offset=1 if method.name == "gptq" else 0,
+    )
+    weight = PackedWeight(layout, (outputs, inputs * layout.per_word))
+    turned = {part: each.shape[::-1] for part, each in layout.shapes(weight.shape).items()}
+    words = {"qweight": turned["weight_packed"], "qzeros": turned[ZERO_POINT]}
+    _check_by_inputs(parts, weight, {**words, "scales": turned["weight_scale"]})
+    if "g_idx" in parts and parts["g_idx"] != Stored("I32", (weight.shape[1],)):
+        raise Misfit(f"has a g_idx of the shape {list(parts['g_idx'].shape)}")
+    return weight
+
+
+def _awq(parts: Parts, method: Method) -> PackedWeight:
+    """Read words of codes [inputs, outputs / 8], and scales [groups, outputs]."""
+    inputs, words = _matrices(parts["qweight"].shape)[1]
+    bits, group = method.ints[0]
+    layout = PackedInt(bits, group, parts["scales"].dtype, zero_points=True)
+    weight = PackedWeight(layout, (words * WORD_BITS // AWQ_BITS, inputs))
+    groups = inputs // group if group else 1
+    shapes = {"qweight": (inputs, words), "qzeros": (groups, words)}
+    _check_by_inputs(parts, weight, {**shapes, "scales": (groups, weight.shape[0])})
+    return weight
+
+
+def _check_by_inputs(
+    parts: Parts, weight: PackedWeight, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raise `Misfit` unless parts have these shapes, and whole words and groups make the weight."""
+    layout = weight.layout
+    assert isinstance(layout, PackedInt)
+    scales = parts["scales"]
+    words = (parts["qweight"].dtype, parts["qzeros"].dtype)
+    if words != ("I32", "I32") or scales.dtype not in SCALES - EXPONENTS:
+        raise Misfit(f"is packed as {words[0]} with scales of the dtype {scales.dtype}")
+    rows, columns = weight.shape
+    whole = not (rows % layout.per_word or columns % layout.per_word)
+    whole = whole and not (layout.group and columns % layout.group)
+    if not whole or any(parts[part].shape != shape for part, shape in shapes.items()):
+        raise Misfit(_unshaped(parts["qweight"].shape, scales.shape))
+
+
+def _four_bits(parts: Parts, method: Method) -> PackedWeight:
+    """Read bitsandbytes' codes: what its JSON says stands in place of the JSON's own shape."""
+    kind, marker = next((kind, each) for kind, each in STATES.items() if each in parts)
+    rows, columns, block, nested = parts[marker].shape
+    scales = parts[ABSMAX]
+    count = rows * columns // block
+    nested_scales = parts.get(NESTED[0])
+    fits = columns % block == 0 and block % 2 == 0 and parts["weight"].dtype == "U8"
+    fits = fits and prod(parts["weight"].shape) == rows * columns // 2
+    fits = fits and prod(scales.shape) == count and scales.dtype == ("U8" if nested else "F32")
+    if nested:
+        fits = fits and all(each in parts for each in NESTED) and parts[NESTED[1]].shape == (256,)
+        fits = fits and nested_scales is not None
+        fits = fits and prod(nested_scales.shape) == -(-count // nested)  # type: ignore[union-attr]
+    if not fits:
+        raise Misfit(_unshaped(parts["weight"].shape, scales.shape))
+    numbers = NUMBERS if kind == "nf4" else FP4_NUMBERS
+    return PackedWeight(NormalFloat4(block, numbers), (rows, columns))
+
+
+def _eight_bits(parts: Parts, method: Method) -> PackedWeight:
+    """Read bitsandbytes' int8 with the largest value of each row."""
+    numbers, largest = parts["weight"], parts["SCB"]
+    if (numbers.dtype, largest.dtype) != ("I8", "F32"):
+        raise Misfit(f"is stored as {numbers.dtype} with scales of the dtype {largest.dtype}")
+    _, shape = _matrices(numbers.shape)
+    if len(numbers.shape) != 2 or not _same(largest.shape, (shape[0], 1), None):
+        raise Misfit(_unshaped(numbers.shape, largest.shape))
+    return PackedWeight(Scaled8Bit("I8", "weight_scale", "F32", (1, None)), shape)
+
+
 def _matrices(shape: tuple[int, ...]) -> tuple[int | None, tuple[int, int]]:
     """Return how many matrices there are (None for one alone), and the shape of each."""
     if len(shape) not in (2, 3) or 0 in shape:
@@ -149,6 +240,34 @@ FORMATS: tuple[Format, ...] = (
     Format("weight_scale_inv", ("weight",), _scaled),
     Format("weight_scale", ("weight",), _scaled, optional=(MULTIPLIED,)),
     Format("scale", ("weight",), _scaled, methods=frozenset({"fp8"})),  # DeepSeek-V4
+    Format(
+        "qweight",
+        ("qzeros", "scales"),
+        _gptq,
+        optional=("g_idx",),
+        methods=frozenset({"gptq", "gptq_v2"}),
+        arrange=from_gptq,
+    ),
+    Format("qweight", ("qzeros", "scales"), _awq, methods=frozenset({"awq"}), arrange=from_awq),
+    *(
+        Format(
+            state,
+            ("weight", ABSMAX, QUANT_MAP),
+            _four_bits,
+            optional=NESTED,
+            methods=frozenset({"bitsandbytes"}),
+            arrange=from_4_bits,
+        )
+        for state in STATES.values()
+    ),
+    Format(
+        "SCB",
+        ("weight",),
+        _eight_bits,
+        optional=("weight_format",),
+        methods=frozenset({"bitsandbytes"}),
+        arrange=from_8_bits,
+    ),
 )
 """The formats of all methods. A tensor belongs to the first one that has it as a part."""
 

@@ -201,6 +201,39 @@ def _compressed_tensors(settings: Mapping[str, Any]) -> Method:
     )
 
 
+def _gptq(settings: Mapping[str, Any]) -> Method:
+    """Read the settings of AutoGPTQ and GPTQModel (transformers' GPTQConfig)."""
+    bits = settings.get("bits")
+    if bits not in (4, 8):
+        raise _Unknown(f"GPTQ with {str(bits)[:20]} bits")
+    version = settings.get("checkpoint_format") or "gptq"
+    if version not in ("gptq", "gptq_v2"):
+        raise _Unknown(f"GPTQ's format {str(version)[:50]!r}")
+    size = settings.get("group_size", -1)
+    group = None if size == -1 else _size(size)
+    plain = _names(settings.get("modules_in_block_to_not_quantize"))
+    return Method(version, ints=((bits, group),), plain=plain)
+
+
+def _awq(settings: Mapping[str, Any]) -> Method:
+    """Read the settings of AutoAWQ (transformers' AwqConfig)."""
+    bits = settings.get("bits", settings.get("w_bit"))
+    version = str(settings.get("version") or settings.get("format") or "gemm").lower()
+    if bits != 4 or version != "gemm":
+        raise _Unknown(f"AWQ with {str(bits)[:20]} bits in the order {version[:50]!r}")
+    size = settings.get("group_size", settings.get("q_group_size", 128))
+    group = None if size == -1 else _size(size)
+    return Method("awq", ints=((4, group),), plain=_names(settings.get("modules_to_not_convert")))
+
+
+def _bitsandbytes(settings: Mapping[str, Any]) -> Method:
+    """Read transformers' BitsAndBytesConfig. Each weight of 4 bits says itself how it is stored."""
+    storage = settings.get("bnb_4bit_quant_storage") or "uint8"
+    if storage != "uint8":
+        raise _Unknown(f"bitsandbytes with codes in {str(storage)[:50]!r}")
+    return Method("bitsandbytes", plain=_names(settings.get("llm_int8_skip_modules")))
+
+
 def _strategy(weights: Mapping[str, Any]) -> Block:
     """Return which weights share a scale."""
     strategy = weights.get("strategy")
@@ -242,5 +275,8 @@ METHODS: dict[str, Callable[[Mapping[str, Any]], Method]] = {
     "modelopt": _modelopt,
     "modelopt_fp4": _modelopt,
     "compressed-tensors": _compressed_tensors,
+    "gptq": _gptq,
+    "awq": _awq,
+    "bitsandbytes": _bitsandbytes,
 }
 """How the settings of each ``quant_method`` are read."""

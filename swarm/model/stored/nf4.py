@@ -1,7 +1,7 @@
 """4-bit NormalFloat: codes for quantiles of a normal distribution, a scale for every 64 weights.
 
 The numbers are those of appendix E of "QLoRA" (arXiv 2305.14314). Codes and scales lie as
-bitsandbytes stores them: the higher half of a byte comes first.
+bitsandbytes stores them: the higher half of a byte comes first. Its 4-bit floats (fp4) lie alike.
 """
 
 from collections.abc import Mapping
@@ -33,6 +33,9 @@ NUMBERS = (
     0.7229568362236023,
     1.0,
 )
+# ``create_fp8_map`` and ``get_4bit_type`` in bitsandbytes' functional.py
+FP4 = (0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0)
+FP4_NUMBERS = (*(number / 12.0 for number in FP4), *(-number / 12.0 for number in FP4))
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,12 @@ class NormalFloat4(Layout):
     """A matrix whose rows are whole blocks of weights that share a scale."""
 
     block: int = BLOCK
-    name = "nf4, one scale for 64"
+    numbers: tuple[float, ...] = NUMBERS
     parts = ("weight", SCALES)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return f"{'nf4' if self.numbers is NUMBERS else 'fp4'}, one scale for {self.block}"
 
     def shapes(self, shape: tuple[int, int]) -> dict[str, Stored]:
         rows, columns = shape
@@ -53,7 +60,7 @@ class NormalFloat4(Layout):
     def widen(
         self, parts: Mapping[str, torch.Tensor], shape: tuple[int, int], dtype: torch.dtype
     ) -> torch.Tensor:
-        numbers = unpack_nibbles(parts["weight"], NUMBERS, high_first=True)
+        numbers = unpack_nibbles(parts["weight"], self.numbers, high_first=True)
         blocks = numbers.view(shape[0], -1, self.block)
         return blocks.mul_(parts[SCALES].unsqueeze(-1)).view(shape).to(dtype)
 

@@ -33,6 +33,7 @@ class PackedInt(Layout):
         scale_dtype: as safetensors calls it.
         zero_points: whether there are any.
         sorted_columns: whether columns name their groups.
+        zero_offset: what is added to stored zero points.
     """
 
     bits: int
@@ -40,6 +41,7 @@ class PackedInt(Layout):
     scale_dtype: str
     zero_points: bool = False
     sorted_columns: bool = False
+    zero_offset: int = 0
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -77,6 +79,7 @@ class PackedInt(Layout):
         zeros = None
         if self.zero_points:
             zeros = self._unpack(parts[ZERO_POINT].T.contiguous(), signed=False).T
+            zeros = zeros + self.zero_offset
         if self.sorted_columns:
             own = parts[GROUPS]
             scales = scales.index_select(1, own)

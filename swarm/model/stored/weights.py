@@ -13,9 +13,11 @@ import torch
 
 from swarm.errors import DamagedModel, UnsupportedModel
 from swarm.model.folder import Stored
+from swarm.model.stored.bitsandbytes import STATES, State
 from swarm.model.stored.formats import FORMATS, IGNORED, SHAPE, Format, Misfit
 from swarm.model.stored.layout import DTYPES, part_name
 from swarm.model.stored.method import UNDECLARED, Method
+from swarm.model.stored.nf4 import SCALES as ABSMAX
 from swarm.model.stored.packed_int import GROUPS
 from swarm.model.stored.scales import as_float32
 from swarm.model.stored.weight import PackedWeight
@@ -41,6 +43,7 @@ class Weights:
         model: its name, for messages.
         files: tensor -> file.
         stored: how the tensors lie in these, as far as that is known.
+        read: reads a tensor of the checkpoint.
         bare: weights that are packed in a tensor of their own name, which reading it returns so.
     """
 
@@ -50,6 +53,7 @@ class Weights:
         method: Method,
         files: Mapping[str, str],
         stored: Mapping[str, Stored],
+        read: Callable[[str], torch.Tensor],
         bare: Mapping[str, PackedWeight] = NONE,
     ) -> None:
         """Raises DamagedModel and UnsupportedModel."""
@@ -57,6 +61,7 @@ class Weights:
         self._method = method
         self._files = files
         self._stored = stored
+        self._read = read
         self._bare = bare
         self._packed: dict[str, _Tensors] = {}
         claimed: set[str] = set()
@@ -110,11 +115,8 @@ class Weights:
         wide = {name: Stored(WIDE, each.wide_shape) for name, each in self.outlines.items()}
         return plain | wide
 
-    def tensor(self, name: str, read: Callable[[str], torch.Tensor]) -> torch.Tensor:
+    def tensor(self, name: str) -> torch.Tensor:
         """Read one weight.
-
-        Args:
-            read: reads a tensor of the checkpoint.
 
         Raises:
             KeyError: for an unknown name.
@@ -124,16 +126,22 @@ class Weights:
         if tensors is None:
             if name not in self._plain:
                 raise KeyError(name)
-            return read(name)
-        parts = {part: read(each) for part, each in tensors.names.items()}
-        if GROUPS in parts and bool((parts[GROUPS] == -1).all()):  # columns were not sorted
-            del parts[GROUPS]
+            return self._read(name)
+        parts = {part: self._read(each) for part, each in tensors.names.items()}
+        for part in (GROUPS, "g_idx"):
+            if part in parts and _in_order(parts[part]):
+                del parts[part]
         held = {
             tensors.names[part]: Stored(NAMES.get(each.dtype, str(each.dtype)), tuple(each.shape))
             for part, each in parts.items()
         }
         present = {part: tensors.names[part] for part in parts}
         weight = self._recognise(name, _Tensors(tensors.format, present), held)
+        try:
+            parts = tensors.format.arrange(parts)
+        except ValueError as error:
+            why = f"holds {name}, which {error}"
+            raise DamagedModel(self._model, self._file(tensors), why) from None
         if unsound := _unsound(parts, weight):
             raise DamagedModel(self._model, self._file(tensors), f"holds {name}, {unsound}")
         return weight.pack(parts, DTYPES[WIDE])
@@ -164,14 +172,36 @@ class Weights:
         self, name: str, tensors: _Tensors, stored: Mapping[str, Stored]
     ) -> PackedWeight:
         parts = {part: stored[each] for part, each in tensors.names.items()}
+        if tensors.format.marker in STATES.values():
+            parts[tensors.format.marker] = self._state(name, tensors)
         try:
             return tensors.format.read(parts, self._method)
         except Misfit as misfit:
             why = f"holds {name}, which {misfit}"
             raise DamagedModel(self._model, self._file(tensors), why) from None
 
+    def _state(self, name: str, tensors: _Tensors) -> Stored:
+        """Return what bitsandbytes' JSON says of a weight: rows, columns, and sizes of blocks."""
+        try:
+            state = State.parse(self._read(tensors.names[tensors.format.marker]))
+        except ValueError as error:
+            why = f"holds a JSON beside {name} that cannot be read ({error})"
+            raise DamagedModel(self._model, self._file(tensors), why) from None
+        return Stored("JSON", (*state.shape, state.block, state.nested_block))
+
     def _file(self, tensors: _Tensors) -> str:
         return self._files[next(iter(tensors.names.values()))]
+
+
+def _in_order(groups: torch.Tensor) -> bool:
+    """Return whether columns were not sorted: they name no groups, or these one after the other."""
+    if groups.dtype != torch.int32 or not groups.numel():
+        return False
+    if bool((groups == -1).all()):
+        return True
+    count = int(groups.max()) + 1
+    size = -(-len(groups) // count) if 0 < count <= len(groups) else 1
+    return torch.equal(groups, (torch.arange(len(groups)) // size).to(groups.dtype))
 
 
 def _weight_of(tensor: str, marker: str) -> str | None:
@@ -187,7 +217,8 @@ def _weight_of(tensor: str, marker: str) -> str | None:
 def _unsound(parts: Mapping[str, torch.Tensor], weight: PackedWeight) -> str | None:
     """Return what is wrong with the content of a weight's tensors, in words; None if nothing is."""
     for part, tensor in parts.items():
-        if "scale" in part and not bool(as_float32(tensor).isfinite().all()):
+        scales = "scale" in part or part == ABSMAX
+        if scales and not bool(as_float32(tensor).isfinite().all()):
             return f"whose {part} is not finite everywhere"
         if tensor.dtype == torch.float8_e4m3fn and _has_nan(tensor):
             return f"whose {part} is not finite everywhere"

@@ -40,6 +40,16 @@ def test_which_weights_share_a_scale() -> None:
     [
         ({"quant_method": "vptq"}, "'vptq' in config.json"),
         ({"bits": 4}, "a method without a name in config.json"),
+        ({"quant_method": "gptq", "bits": 3, "group_size": 128}, "GPTQ with 3 bits"),
+        (
+            {"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"},
+            "GPTQ's format 'marlin'",
+        ),
+        ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "in the order 'gemv'"),
+        (
+            {"quant_method": "bitsandbytes", "bnb_4bit_quant_storage": "bfloat16"},
+            "bitsandbytes with codes in 'bfloat16'",
+        ),
         (compressed("marlin-24", num_bits=4), "format 'marlin-24'"),
         (compressed("pack-quantized", num_bits=3, group_size=32), "integers of 3 bits"),
         (compressed("float-quantized", strategy="attn_head"), "scales by 'attn_head'"),
@@ -67,6 +77,8 @@ def test_what_is_not_known_is_refused_by_its_name(settings: Any, words: str) -> 
         {"quant_method": "fp8", "weight_block_size": [128, 0]},
         {"quant_method": "fp8", "weight_block_size": ["a", 1 << 40]},
         {"quant_method": "fp8", "weight_block_size": {"x": 1}},
+        {"quant_method": "gptq", "bits": 4, "group_size": "x"},
+        {"quant_method": "awq", "bits": 4, "group_size": 0},
         compressed("pack-quantized", num_bits=4, strategy="group", group_size="32"),
     ],
 )

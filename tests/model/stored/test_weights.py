@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers.models import Architecture
-from helpers.published import GPT_OSS, PUBLISHED, publish
+from helpers.published import GPT_OSS, PUBLISHED, beside, publish
 from swarm.errors import DamagedModel, SwarmError, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import INT8
@@ -60,6 +60,15 @@ def error_of(folder: Path) -> str:
     return str(caught.value)
 
 
+STATE = f"{UP}.quant_state.bitsandbytes__nf4"
+
+
+def state(**settings: Any) -> torch.Tensor:
+    """Return the JSON beside a weight of bitsandbytes, with other settings than its own."""
+    text = json.dumps({"quant_type": "nf4", "blocksize": 32, "shape": [64, 32], **settings})
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
 def put(name: str, tensor: torch.Tensor) -> Callable[[Tensors], object]:
     return lambda tensors: tensors.__setitem__(name, tensor)
 
@@ -92,6 +101,35 @@ def put(name: str, tensor: torch.Tensor) -> Callable[[Tensors], object]:
             "int4, sorted columns",
             put(f"{UP}_g_idx", torch.full((32,), 2, dtype=torch.int32)),
             "names other groups than the 2",
+        ),
+        ("gptq", put(beside(UP, "qzeros"), torch.ones(3, 8).int()), "scales of the shape [2, 64]"),
+        ("gptq", put(beside(UP, "scales"), torch.full((2, 64), torch.nan).half()), "not finite"),
+        ("gptq", put(beside(UP, "g_idx"), torch.ones(31).int()), "a g_idx of the shape [31]"),
+        (
+            "gptq, sorted inputs",
+            put(beside(UP, "g_idx"), torch.full((32,), 2, dtype=torch.int32)),
+            "names other groups than the 2",
+        ),
+        ("gptq", lambda each: each.pop(beside(UP, "scales")), "is no part of the model itself"),
+        ("awq", put(beside(UP, "qweight"), torch.ones(32, 7).int()), "the shape [32, 7], to which"),
+        ("awq", put(beside(UP, "qweight"), torch.ones(32, 8)), "is packed as F32"),
+        ("bitsandbytes nf4", put(STATE, torch.zeros(3).byte()), "JSON beside"),
+        ("bitsandbytes nf4", put(STATE, state(shape=[64, 31])), "to which scales of the shape"),
+        ("bitsandbytes nf4", put(STATE, state(blocksize=1 << 20)), "its sizes are impossible"),
+        ("bitsandbytes nf4", put(STATE, state(shape="x")), "JSON beside"),
+        ("bitsandbytes nf4", put(f"{UP}.quant_map", torch.ones(16)), "other numbers than those of"),
+        ("bitsandbytes nf4", put(f"{UP}.quant_map", torch.ones(4)), "other numbers than those of"),
+        ("bitsandbytes nf4", put(f"{UP}.absmax", torch.full((64,), torch.inf)), "not finite"),
+        (
+            "bitsandbytes nf4, nested",
+            lambda each: each.pop(f"{UP}.nested_absmax"),
+            "to which scales of the shape",
+        ),
+        ("bitsandbytes int8", put(beside(UP, "SCB"), torch.ones(63)), "scales of the shape [63]"),
+        (
+            "bitsandbytes int8",
+            put(beside(UP, "weight_format"), torch.tensor(2).byte()),
+            "an order that is made for one kind of GPU",
         ),
         ("modelopt nvfp4", put(f"{UP}_scale_2", torch.tensor(torch.inf)), "is not finite"),
         ("modelopt nvfp4", lambda each: each.pop(f"{UP}_scale_2"), "scales of the dtype F8_E4M3"),
