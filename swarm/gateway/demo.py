@@ -29,8 +29,8 @@ async def serve_demo(
         serving([client], Settings(port=port)) as url,
     ):
         click.echo(
-            f"Links: {link_ms:g} ms one way, emulated. Peers join with --bootstrap"
-            f" {swarm.bootstrap}"
+            f"Links: {link_ms:g} ms one way, emulated. Peers and clients enter with"
+            f" --network {swarm.network.name} --bootstrap {swarm.bootstrap}"
         )
         click.echo(greeting(url, [TARGET], EXAMPLE))
         await stopped()

@@ -14,7 +14,6 @@ import pytest
 
 from helpers.loopback import children
 from swarm.demo import TARGET
-from swarm.demo.local import NETWORK
 
 HANG_S = 300.0
 KEY = "k" * 32
@@ -31,7 +30,7 @@ async def test_from_one_command_to_a_chat_and_a_second_gateway_over_the_same_swa
     tmp_path: Path,
 ) -> None:
     async with running("demo", "--serve", "--peers", "2", "--link-ms", "1", "--port", "0") as demo:
-        bootstrap = _found(await demo.until(b"--bootstrap"), r"--bootstrap (\S+)")
+        entry = _found(await demo.until(b"--bootstrap"), r"(--network \S+ --bootstrap \S+)")
         url = _found(await demo.until(b"curl"), r"curl (http://\S+)/v1/")
         async with aiohttp.ClientSession() as http:
             async with http.get(url) as page:
@@ -42,14 +41,7 @@ async def test_from_one_command_to_a_chat_and_a_second_gateway_over_the_same_swa
             async with http.get(f"{url}/ready") as response:
                 assert response.status == 200
             (tmp_path / "keys").write_text(KEY)
-            where = (
-                "--bootstrap",
-                bootstrap,
-                "--network",
-                NETWORK,
-                "--api-keys",
-                str(tmp_path / "keys"),
-            )
+            where = (*entry.split(), "--api-keys", str(tmp_path / "keys"))
             async with running(
                 "serve", TARGET, *where, "--port", "0", "--host", "0.0.0.0", "--json"
             ) as second:
