@@ -18,7 +18,10 @@ from transformers import PreTrainedTokenizerBase
 
 from swarm.decoding.constraint import Constraint
 from swarm.decoding.drafting.prefix import common_prefix
+from swarm.decoding.mask import Mask, NotBefore
 from swarm.errors import ConstraintFailed, RequestError
+from swarm.model.checkpoint import Checkpoint
+from swarm.request import Request
 
 MAX_COMPILED = 16  # constraints of which the beginning of a parse is kept
 KEPT_BYTES = 8 << 20  # of masks of one text
@@ -167,6 +170,15 @@ class Grammars:
                 allowed = f"none: this model's tokenizer cannot be constrained ({error})"
                 raise RequestError("constraint", kind, allowed) from None
         return self._tokens[ends]
+
+
+def masks_of(request: Request, checkpoint: Checkpoint, grammar: GrammarMask | None) -> list[Mask]:
+    """Return what an answer may not go on with: by its constraint, and because it is too short."""
+    masks: list[Mask] = [] if grammar is None else [grammar]
+    ends = request.stop_ids(checkpoint)
+    if request.min_tokens and ends:
+        masks.append(NotBefore(request.min_tokens, ends, checkpoint.vocab_size))
+    return masks
 
 
 def _grammar(constraint: Constraint) -> str:

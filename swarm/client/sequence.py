@@ -17,7 +17,7 @@ from swarm.client.drafters import (
     make_book,
     make_drafters,
 )
-from swarm.client.grammar import GrammarMask
+from swarm.client.grammar import GrammarMask, masks_of
 from swarm.client.judging import Judged
 from swarm.client.meter import Meter, TextFacts
 from swarm.client.models import ClientModels
@@ -29,7 +29,6 @@ from swarm.decoding.decoder import Decoder
 from swarm.decoding.draft_tree import DraftNode
 from swarm.decoding.drafting.drafter import Source
 from swarm.decoding.drafting.earlier import EarlierTexts
-from swarm.decoding.mask import Mask, NotBefore
 from swarm.decoding.policy import LoopReport, PlainReason, SpeculationPlan
 from swarm.decoding.rules.rule import Decision, Needs
 from swarm.decoding.windows import NOTHING_HELD, ResumePoint, Window
@@ -75,7 +74,9 @@ class TextSequence:
         self.policy = request.policy()
         heads = head_failure(models, request) is None
         self._grammar = grammar
-        self.shaping = request.shaping.of_text(len(prompt), self._masks())
+        self.shaping = request.shaping.of_text(
+            len(prompt), masks_of(request, models.checkpoint, grammar)
+        )
         drafters = make_drafters(
             models, request, earlier, heads=heads, shaping=self.shaping, forcing=grammar
         )
@@ -110,15 +111,6 @@ class TextSequence:
         self._draft_tokens = 0  # by which the longest line grew in this time
         self._plans: Counter[PlainReason | None] = Counter()  # answers, by why nothing was drafted
         self._kept = 0  # drafted tokens, up to the last answer
-
-    def _masks(self) -> list[Mask]:
-        """Return what the answer may not go on with."""
-        masks: list[Mask] = [] if self._grammar is None else [self._grammar]
-        checkpoint = self.models.checkpoint
-        ends = self.request.stop_ids(checkpoint)
-        if self.request.min_tokens and ends:
-            masks.append(NotBefore(self.request.min_tokens, ends, checkpoint.vocab_size))
-        return masks
 
     # Drafting.
 
