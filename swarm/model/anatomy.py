@@ -7,6 +7,8 @@ the layers, and to the head if it runs behind them; some belong to both.
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from inspect import signature
+from itertools import product
 from typing import Any
 
 import torch
@@ -32,10 +34,11 @@ class Parts:
 
     Attributes:
         model_class: the class of the whole model.
-        decoder: the module whose forward runs the layers.
+        decoder: the module that turns ids or vectors into the last layer's outputs, normed.
         layers: the list of layers.
         returned: how many elements the tuple has that a layer returns, its output first; 0 if it
             returns no tuple.
+        masked: whether a forward without layers needs a mask.
         embedding: the modules that run before the first layer, in order of execution.
         head: those that run after the last layer.
         tied: the embedding whose weights the head uses, or None.
@@ -45,6 +48,7 @@ class Parts:
     decoder: str
     layers: str
     returned: int
+    masked: bool
     embedding: tuple[str, ...]
     head: tuple[str, ...]
     tied: str | None
@@ -141,17 +145,17 @@ def take_apart(model: PreTrainedModel, name: str, config: PreTrainedConfig) -> P
         UnsupportedModel: if its parts cannot be told apart.
     """
     layers = find_layers(model, name, config)
-    decoder = layers.rpartition(".")[0]
+    decoder = find_decoder(model, layers, name)
     tied = None
     if getattr(config, "tie_word_embeddings", False) and model.get_output_embeddings() is not None:
         embedding = model.get_input_embeddings()
         tied = next(each for each, module in model.named_modules() if module is embedding)
 
     def undecodable(why: str) -> UnsupportedModel:
-        return UnsupportedModel(name, f"its layers are not run by one decoder ({why})")
+        return UnsupportedModel(name, f"its decoder does not run with other layers ({why})")
 
     with explained(undecodable):
-        order, returned = _order_of_execution(model, decoder, layers)
+        order, returned, masked = _order_of_execution(model, decoder, layers)
     if order.count(layers) > 1:
         raise UnsupportedModel(name, "it runs its layers more than once for each token")
     boundary = order.index(layers) if layers in order else 0
@@ -160,7 +164,7 @@ def take_apart(model: PreTrainedModel, name: str, config: PreTrainedConfig) -> P
         raise UnsupportedModel(name, why)
     before = tuple(dict.fromkeys(order[:boundary]))
     behind = tuple(dict.fromkeys(order[boundary + 1 :]))
-    return Parts(type(model), decoder, layers, returned, embedding=before, head=behind, tied=tied)
+    return Parts(type(model), decoder, layers, returned, masked, before, behind, tied)
 
 
 def narrow(config: PreTrainedConfig, first: int, last: int) -> PreTrainedConfig:
@@ -226,10 +230,16 @@ def replace_layers(
     model: PreTrainedModel, decoder: str, layers: str, stand_in: LayersStandIn
 ) -> None:
     """Make the decoder run the stand-in and no layer."""
-    parent = model.get_submodule(decoder)
-    parent.config = narrow(parent.config, 0, 1)
-    parent.config._attn_implementation = NO_ATTENTION
+    narrowed = narrow(model.get_submodule(decoder).config, 0, 1)
+    narrowed._attn_implementation = NO_ATTENTION
+    for each in (decoder, layers.rpartition(".")[0]):
+        model.get_submodule(each).config = narrowed
     model.set_submodule(layers, nn.ModuleList([stand_in]))
+
+
+def mask(needed: bool, device: torch.device) -> dict[str, torch.Tensor]:
+    """Return the arguments of a forward without layers that need a mask, or do not."""
+    return {"attention_mask": torch.zeros((1, 1, 1, 1), device=device)} if needed else {}
 
 
 def owners_of_weights(model: nn.Module) -> list[str]:
@@ -250,14 +260,31 @@ def find_layers(model: nn.Module, model_name: str, config: PreTrainedConfig) -> 
     raise UnsupportedModel(model_name, f"it has no list of {num_layers} decoder layers")
 
 
-def _order_of_execution(model: PreTrainedModel, decoder: str, layers: str) -> tuple[list[str], int]:
+def find_decoder(model: nn.Module, layers: str, model_name: str) -> str:
+    """Return the name of the module around the list of layers that takes vectors in place of ids.
+
+    It is the one that owns the list, or, where an encoder was made a decoder, one around that.
+
+    Raises:
+        UnsupportedModel: if there is none.
+    """
+    name = layers
+    while name := name.rpartition(".")[0]:
+        if "inputs_embeds" in signature(model.get_submodule(name).forward).parameters:
+            return name
+    raise UnsupportedModel(model_name, "it takes no hidden states in place of token ids")
+
+
+def _order_of_execution(
+    model: PreTrainedModel, decoder: str, layers: str
+) -> tuple[list[str], int, bool]:
     """Return the modules outside the layers in the order in which they run.
 
     Containers are left out, unless they own weights themselves; so are modules that never run.
 
     Returns:
-        The names, with `layers` where the layers run (a module that runs twice is named twice), and
-        how many elements the tuple has that a layer returns.
+        The names, with `layers` where the layers run (a module that runs twice is named twice); how
+        many elements the tuple has that a layer returns; whether the forward needs a mask.
     """
     order: list[str] = []
     owners = set(owners_of_weights(model))
@@ -268,7 +295,9 @@ def _order_of_execution(model: PreTrainedModel, decoder: str, layers: str) -> tu
         module.register_forward_pre_hook(lambda module, args, name=name: order.append(name))
     ids = torch.zeros((1, 1), dtype=torch.long, device="meta")
     config = model.get_submodule(decoder).config
-    for returned in range(MAX_RETURNED + 1):  # some decoders expect a tuple of their layers
+    failures: list[Exception] = []
+    # Some decoders expect a tuple of their layers; some change a mask before them.
+    for masked, returned in product((False, True), range(MAX_RETURNED + 1)):
         model.get_submodule(decoder).config = config
         stand_in = LayersStandIn(returned)
         stand_in.register_forward_pre_hook(lambda module, args: order.append(layers))
@@ -276,8 +305,9 @@ def _order_of_execution(model: PreTrainedModel, decoder: str, layers: str) -> tu
         order.clear()
         try:
             with torch.no_grad():
-                model(input_ids=ids, use_cache=False)
-        except Exception:  # from the model's own code, which may use the layers in any way
+                model(input_ids=ids, use_cache=False, **mask(masked, ids.device))
+        except Exception as error:  # from the model's code, which may use the layers in any way
+            failures.append(error)
             continue
-        return order, returned
-    return [], 0
+        return order, returned, masked
+    raise failures[0]

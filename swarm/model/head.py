@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from swarm.decoding.certificate import Bounds, Refine
-from swarm.model.anatomy import LayersStandIn, Parts, replace_layers
+from swarm.model.anatomy import LayersStandIn, Parts, mask, replace_layers
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.kernels.int8 import Pack, fastest
 from swarm.model.kernels.rounded_head import RoundedHead
@@ -35,6 +35,7 @@ class Head:
         self._decoder = model.get_submodule(parts.decoder)
         self._layers = LayersStandIn(parts.returned)
         replace_layers(model, parts.decoder, parts.layers, self._layers)
+        self._masked = parts.masked
         parameter = next(model.parameters())
         self.dtype: torch.dtype = parameter.dtype
         self.device: torch.device = parameter.device
@@ -178,6 +179,6 @@ class Head:
         rows = hidden.to(self.device, self.dtype).unsqueeze(0)
         self._layers.output = rows
         try:
-            return module(inputs_embeds=rows, use_cache=False)
+            return module(inputs_embeds=rows, use_cache=False, **mask(self._masked, self.device))
         finally:
             self._layers.output = None

@@ -26,7 +26,8 @@ POSITIONS = 512
 NOT_SIZES = re.compile(r"position|n_ctx|window|length|context|chunk|seq|period|interval|step|bits")
 TOKENS = re.compile(r"token_(id|index)")
 POSITION_COUNTS = re.compile(r"max_position|n_positions|n_ctx|max_seq")
-HEADS = re.compile(r"head(?!.*(dim|size|rank|width))")
+HEADS = re.compile(r"(?<!d_)head(?!.*(dim|size|rank|width))")
+STATES = re.compile(r"d_ssm")  # the width of all heads that keep states
 EXPERT_COUNTS = re.compile(
     r"(num|n|moe_num)_?(local|routed)?_experts|num_experts_?\w*(?<!tok)(?<!token)"
 )
@@ -35,6 +36,7 @@ INDEX_HEADS = "index_n_heads"
 # Fewer heads of an indexer score many rows 0, and which of these it chooses is chance.
 LEAST_INDEX_HEADS = 16
 GROUPS = re.compile(r"n_group|topk_group|num_expert_group")
+STATE_GROUPS = re.compile(r"(mamba_)?n_groups")
 INNERS = re.compile(r"intermediate|ffn|d_inner|n_inner|expert_dim|mlp_dim|lora_rank")
 
 
@@ -93,6 +95,8 @@ def _shrunk(name: str, value: Any, scale: _Scale) -> Any:
     if isinstance(value, dict):
         if "rope" in name:
             return value
+        if all(str(key).isdecimal() for key in value):  # what single layers have, by their indices
+            value = {key: each for key, each in value.items() if int(key) < scale.small_layers}
         return {key: _shrunk(str(key), each, scale) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return _shrunk_list(name, list(value), scale)
@@ -121,6 +125,8 @@ def _shrunk_number(name: str, value: int, scale: _Scale) -> int:
         small = min(value, INNER)
     elif GROUPS.fullmatch(name):
         small = min(value, 1)
+    elif STATE_GROUPS.fullmatch(name):
+        small = min(value, 2)
     elif CHOSEN.search(name):
         small = min(value, CHOSEN_EXPERTS)
     elif EXPERT_COUNTS.fullmatch(name):
@@ -129,8 +135,9 @@ def _shrunk_number(name: str, value: int, scale: _Scale) -> int:
         small = value if scale.small_layers == scale.layers else min(value, scale.small_layers // 2)
     elif name == INDEX_HEADS:
         small = min(value, LEAST_INDEX_HEADS)
-    elif HEADS.search(name) and scale.heads and value > 1:
-        small = max(1, value * scale.small_heads // scale.heads)
+    elif (HEADS.search(name) or STATES.search(name)) and value > 1:
+        part = (scale.small_heads, scale.heads) if scale.heads else (scale.small_width, scale.width)
+        small = max(1, value * part[0] // part[1])
     elif value == scale.width and not NOT_SIZES.search(name):
         small = scale.small_width
     return small

@@ -37,26 +37,48 @@ PLAIN_TORCH_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat1
 
 
 class Absent(nn.Module):
-    """Takes the place of a part of the model that was left out, and returns its input."""
+    """Takes the place of a part of the model that was left out, and returns its input.
 
-    def forward(self, value: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Return `value`; for ids, which an embedding would turn into vectors, zeros [..., 1]."""
-        if value.is_floating_point():
+    An embedding's place returns zeros instead, which may be added to vectors of any width.
+
+    Args:
+        part: what it replaces.
+    """
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self._embeds = isinstance(part, nn.Embedding)
+        self._dtype = next((each.dtype for each in part.parameters()), None)
+
+    def forward(self, value: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return `value`; for ids [..., n], which would become vectors, zeros [..., 1, 1].
+
+        There may be fewer vectors than ids: masks of all that is cached are given for ids, too. For
+        no tensor, such as the number of positions to embed, the result is a single zero.
+        """
+        if not isinstance(value, torch.Tensor):
+            return torch.zeros((), dtype=self._dtype)
+        if value.is_floating_point() and not self._embeds:
             return value
-        return torch.zeros((*value.shape, 1), device=value.device)
+        shape = (*value.shape[:-1], 1, 1)
+        return torch.zeros(shape, dtype=self._dtype, device=value.device)
 
 
 def cut(model: nn.Module, parts: Parts, layers: range, modules: Collection[str]) -> None:
     """Keep these layers and named modules of a whole model, and put stand-ins for all others."""
     owners = [name for name in owners_of_weights(model) if not name.startswith(f"{parts.layers}.")]
+    cut_off: list[str] = []
     for name in owners:
-        if name not in modules and not parts.layers.startswith(f"{name}."):
-            model.set_submodule(name, Absent())
+        if name in modules or parts.layers.startswith(f"{name}."):
+            continue
+        if not name.startswith(tuple(cut_off)):
+            model.set_submodule(name, Absent(model.get_submodule(name)))
+            cut_off.append(f"{name}.")
     every = model.get_submodule(parts.layers)
     assert isinstance(every, nn.ModuleList)  # found as one
     for index in range(len(every)):
         if index not in layers:
-            every[index] = Absent()
+            every[index] = Absent(every[index])
 
 
 def build(

@@ -12,7 +12,8 @@ import copy
 import json
 import logging
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -24,19 +25,38 @@ from swarm.model.edge import QUIET, explained, reason
 from swarm.model.fit import check_fit
 from swarm.model.head import Head
 from swarm.model.miniature import miniatures
-from swarm.model.partial import cut
+from swarm.model.partial import Absent, cut
 from swarm.model.span import Span
 
 IDS = torch.tensor([3, 1, 2, 1, 3])  # small ids, for small vocabularies
-TOLERANCE = 1e-4  # of the largest logit: float noise is about 1e-6, a lost norm about 1
-# Added to parameters of one dimension (norms, biases, sinks), which begin as 1 or 0.
-NOISE = 0.5
+# In double precision, since some models make much of little noise; some only run in single.
+DTYPES = (torch.float64, torch.float32)
+TOLERANCE = 1e-4  # of the largest logit: float32's noise is about 1e-6, a lost norm about 1
+# Parameters of one dimension (norms, biases, sinks) begin as 1 or 0, and get noise. Norms shrink:
+# by large ones, a layer of random weights makes much of float noise.
+GAIN = 0.5
+NOISE = 0.25
 MAX_NUMEL = 1 << 27  # of a miniature: half a gigabyte
 
 log = logging.getLogger(__name__)
 
 _passed: dict[str, bool] = {}  # configurations, and `Anatomy.stepwise` of their models
 _one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class Rehearsal:
+    """A miniature that has passed, and its parts, which share its weights.
+
+    Attributes:
+        whole: the miniature.
+        spans: its two halves, or its only layer.
+        head: its head.
+    """
+
+    whole: PreTrainedModel
+    spans: list[Span]
+    head: Head
 
 
 def rehearsed(checkpoint: Checkpoint) -> Anatomy:
@@ -51,16 +71,13 @@ def rehearsed(checkpoint: Checkpoint) -> Anatomy:
     key = json.dumps(checkpoint.config.to_dict(), sort_keys=True, default=str)
     with _one_at_a_time, QUIET:  # random weights come from one generator for the whole process
         if key not in _passed:
-            _passed[key] = _rehearse(checkpoint.name, checkpoint.config, anatomy)
+            spans = rehearse(checkpoint.name, checkpoint.config, anatomy).spans
+            _passed[key] = any(span.stepwise for span in spans)
     return replace(anatomy, stepwise=_passed[key])
 
 
-def _rehearse(name: str, config: PreTrainedConfig, parts: Parts) -> bool:
-    """Run a miniature whole, then in parts. Raise UnsupportedModel if the logits differ.
-
-    Returns:
-        Whether layers that keep states have to read one token at a time.
-    """
+def rehearse(name: str, config: PreTrainedConfig, parts: Parts) -> Rehearsal:
+    """Run a miniature whole, then in parts. Raises UnsupportedModel if the logits differ."""
     whole = _whole_that_runs(name, config, parts)
     expected = _logits(whole)
 
@@ -79,7 +96,7 @@ def _rehearse(name: str, config: PreTrainedConfig, parts: Parts) -> bool:
         raise UnsupportedModel(name, why)
     for span in spans:
         span.choose_attention(name)
-    return any(span.stepwise for span in spans)
+    return Rehearsal(whole, spans, head)
 
 
 def _whole_that_runs(name: str, config: PreTrainedConfig, parts: Parts) -> PreTrainedModel:
@@ -88,12 +105,18 @@ def _whole_that_runs(name: str, config: PreTrainedConfig, parts: Parts) -> PreTr
     for miniature in miniatures(config):
         try:
             whole = _whole(name, miniature(), parts)
-            if _logits(whole).isfinite().all():
-                return whole
-            why = "its logits are no numbers"
         except Exception as error:  # from the model's code, with sizes that it was not made for
             why = reason(error)
-        log.debug("a miniature of %s does not run: %s", name, why)
+            log.debug("a miniature of %s cannot be made: %s", name, why)
+            continue
+        for dtype in DTYPES:
+            try:
+                if _logits(whole.to(dtype)).isfinite().all():
+                    return whole
+                why = "its logits are no numbers"
+            except Exception as error:  # as above
+                why = reason(error)
+            log.debug("a miniature of %s does not run in %s: %s", name, dtype, why)
     problem = f"no small model of its class could be made to check the way through it ({why})"
     raise UnsupportedModel(name, problem)
 
@@ -116,10 +139,13 @@ def _whole(name: str, config: PreTrainedConfig, parts: Parts) -> PreTrainedModel
         torch.manual_seed(0)
         config = copy.deepcopy(config)
         config._attn_implementation = MODELS_OWN_ATTENTION
-        whole = model_class(config).float().eval().requires_grad_(False)
+        whole = model_class(config).eval().requires_grad_(False)
         for parameter in whole.parameters():
-            spread = NOISE if parameter.dim() < 2 else parameter.shape[-1] ** -0.5
-            parameter.add_(torch.randn_like(parameter), alpha=spread)
+            if parameter.dim() < 2:
+                parameter.mul_(GAIN).add_(torch.randn_like(parameter), alpha=NOISE)
+            else:
+                spread = parameter.shape[-1] ** -0.5
+                parameter.add_(torch.randn_like(parameter), alpha=spread)
     return whole
 
 
@@ -154,7 +180,10 @@ def _without(
     whole: PreTrainedModel, parts: Parts, layers: range, modules: tuple[str, ...]
 ) -> PreTrainedModel:
     """Return a copy with only these layers and modules, which shares the weights."""
-    memo = {id(parameter): parameter for parameter in whole.parameters()}
+    memo: dict[int, Any] = {id(each): each for each in whole.parameters()}
+    for index, layer in enumerate(whole.get_submodule(parts.layers).children()):
+        if index not in layers:
+            memo[id(layer)] = Absent(layer)  # instead of a copy, which would take the most time
     copied = copy.deepcopy(whole, memo)
     cut(copied, parts, layers, modules)
     return copied
