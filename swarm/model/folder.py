@@ -57,6 +57,10 @@ NO_GGUF = (
 )
 
 
+Place = tuple[int, int]
+"""The bytes of a file from the first number to before the second."""
+
+
 @dataclass(frozen=True)
 class Stored:
     """How a tensor lies in its file."""
@@ -269,52 +273,70 @@ def headers(model: str, folder: Path) -> dict[str, tuple[str, Stored]]:
 
 
 def _indexed(model: str, folder: Path, weights: Mapping[str, str]) -> dict[str, tuple[str, Stored]]:
-    by_file: dict[str, list[str]] = {}
+    found = {file: read_header(model, folder / file) for file in dict.fromkeys(weights.values())}
+    stored = in_index(model, weights, found)
+    return {name: (file, stored[name]) for name, file in weights.items()}
+
+
+def in_index(
+    model: str, weights: Mapping[str, str], headers: Mapping[str, Mapping[str, Stored]]
+) -> dict[str, Stored]:
+    """Return how the tensors of an index lie in its files, which have these headers.
+
+    Raises:
+        DamagedModel: if a file lacks a tensor.
+    """
     for name, file in weights.items():
-        by_file.setdefault(file, []).append(name)
-    found = {}
-    for file, names in by_file.items():
-        header = read_header(model, folder / file)
-        for name in names:
-            if name not in header:
-                why = f"lacks the tensor {name}, which {INDEX_FILE} says is there"
-                raise DamagedModel(model, file, why)
-            found[name] = (file, header[name])
-    return found
+        if name not in headers[file]:
+            why = f"lacks the tensor {name}, which {INDEX_FILE} says is there"
+            raise DamagedModel(model, file, why)
+    return {name: headers[file][name] for name, file in weights.items()}
 
 
 def read_header(model: str, path: Path) -> dict[str, Stored]:
     """Return the tensors of a safetensors file, whose length they explain. Raises DamagedModel."""
+    return {name: stored for name, (stored, _) in read_places(model, path, path.name).items()}
+
+
+def read_places(model: str, path: Path, file_name: str) -> dict[str, tuple[Stored, Place]]:
+    """Return the tensors of a safetensors file, whose length they explain, and where they lie.
+
+    Args:
+        file_name: of the file, for messages.
+
+    Raises:
+        DamagedModel: if the header does not say so.
+    """
     if not path.is_file():
-        raise DamagedModel(model, path.name, "is missing")
+        raise DamagedModel(model, file_name, "is missing")
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-            raise DamagedModel(model, path.name, f"is no whole safetensors file ({size:,} bytes)")
+            raise DamagedModel(model, file_name, f"is no whole safetensors file ({size:,} bytes)")
         text = file.read(length)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
-        raise DamagedModel(model, path.name, "has a header that is no JSON") from None
+        raise DamagedModel(model, file_name, "has a header that is no JSON") from None
     if not isinstance(content, dict):
-        raise DamagedModel(model, path.name, "has a header that is no JSON object")
-    tensors: dict[str, Stored] = {}
-    places: list[tuple[int, int, str]] = []
+        raise DamagedModel(model, file_name, "has a header that is no JSON object")
+    tensors: dict[str, tuple[Stored, Place]] = {}
+    begin = 8 + length  # of the tensors
     for name, entry in content.items():
         if name != "__metadata__":
-            tensors[name], place = _tensor(model, path.name, name, entry)
-            places.append((*place, name))
-    end = 0
-    for start, stop, name in sorted(places):
+            stored, (start, stop) = _tensor(model, file_name, name, entry)
+            tensors[name] = (stored, (begin + start, begin + stop))
+    end = begin
+    for (start, stop), name in sorted((place, name) for name, (_, place) in tensors.items()):
         if start != end:
             how = "overlaps another" if start < end else "does not begin where another ends"
             why = f"has a header by which the tensor {name[:100]!r} {how}"
-            raise DamagedModel(model, path.name, why)
+            raise DamagedModel(model, file_name, why)
         end = stop
-    if 8 + length + end != size:
-        why = f"has {size:,} bytes, and its tensors take {8 + length + end:,}"
-        raise DamagedModel(model, path.name, why)
+    if end != size:
+        why = f"has {size:,} bytes, and its tensors take {end:,}"
+        raise DamagedModel(model, file_name, why)
     return tensors
 
 

@@ -29,9 +29,13 @@ def file_sha256(path: Path) -> str:
     return known[key]
 
 
+def cache_folder() -> Path:
+    """Return the folder of what can be made or fetched again."""
+    return Path(os.environ.get("SWARM_CACHE") or platformdirs.user_cache_dir("swarm"))
+
+
 def _hashes_path() -> Path:
-    cache = os.environ.get("SWARM_CACHE") or platformdirs.user_cache_dir("swarm")
-    return Path(cache) / "sha256.json"
+    return cache_folder() / "sha256.json"
 
 
 def _read_hashes() -> dict[str, str]:

@@ -1,9 +1,13 @@
 """Where a checkpoint's files come from: a local folder, or the Hugging Face hub."""
 
+import hashlib
 import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,15 +25,22 @@ from swarm.model.folder import (
     SINGLE_FILE,
     Stored,
     headers,
+    in_index,
+    read_header,
     read_json,
     weight_map,
 )
 from swarm.model.gguf.file import is_gguf
-from swarm.model.hashes import file_sha256
+from swarm.model.hashes import cache_folder, file_sha256
+from swarm.model.hub.ranges import NoRanges, RemoteFile
+from swarm.model.hub.shard import Shard
 from swarm.model.stored.weight import PackedWeight
 from swarm.model.tokenizer import read_tokenizer
 
 HUB_TIMEOUT_S = 10.0
+# A weight file that is not larger is fetched as a whole, into the cache of the hub's library.
+WHOLE_BYTES = 64 << 20
+HEADERS_AT_ONCE = 8  # of weight files
 # Values that depend on where the model was saved, and with which version.
 VOLATILE_CONFIG_KEYS = ("_name_or_path", "transformers_version")
 
@@ -118,6 +129,10 @@ class SafetensorsFiles(ABC):
     def fetch(self, file: str) -> Path:
         """Return the path of a file in a local folder. Raises ModelNotFound and DamagedModel."""
 
+    def _weight_file(self, file: str) -> Path:
+        """Return the path of a file in which the tensors that were asked for can be read."""
+        return self.fetch(file)
+
     def config(self) -> dict[str, Any]:
         return read_json(self._name, self.fetch(CONFIG_FILE))
 
@@ -140,7 +155,7 @@ class SafetensorsFiles(ABC):
     def tensor(self, file: str, name: str) -> torch.Tensor:
         with self._lock:
             if file not in self._open_files:
-                path = self.fetch(file)
+                path = self._weight_file(file)
                 with explained(
                     lambda why: DamagedModel(self._name, file, f"cannot be opened ({why})")
                 ):
@@ -179,7 +194,11 @@ class Folder(SafetensorsFiles):
 
 
 class Hub(SafetensorsFiles):
-    """A checkpoint on the Hugging Face hub, pinned to its commit at the time of opening."""
+    """A checkpoint on the Hugging Face hub, pinned to its commit at the time of opening.
+
+    Of large weight files, only headers and needed tensors are fetched; what lies in the hub's cache
+    is taken from there.
+    """
 
     def __init__(self, repo: str) -> None:
         """Raises ModelNotFound."""
@@ -192,19 +211,15 @@ class Hub(SafetensorsFiles):
         super().__init__(repo, (repo, {"revision": info.sha}))
         self._repo = repo
         self._revision: str | None = info.sha
-        self._stored: dict[str, Stored] | None = None
-        self._sha256 = {
-            file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or ()
-        }
+        siblings = info.siblings or ()
+        self._sha256 = {file.rfilename: file.lfs.sha256 if file.lfs else None for file in siblings}
+        self._sizes = {file.rfilename: file.size for file in siblings}
         self.files = list(self._sha256)
         if CONFIG_FILE not in self.files:
             self._check_form()
 
     def fetch(self, file: str) -> Path:
-        def unfetched(why: str) -> ModelNotFound:
-            return ModelNotFound(self._repo, f"{file} could not be fetched: {why}")
-
-        with explained(unfetched):
+        with self._explained(file):
             return Path(huggingface_hub.hf_hub_download(self._repo, file, revision=self._revision))
 
     def _check_form(self) -> None:
@@ -216,34 +231,80 @@ class Hub(SafetensorsFiles):
 
     def weights(self) -> dict[str, str]:
         if SINGLE_FILE not in self._sha256 and INDEX_FILE in self._sha256:
-            return weight_map(self._repo, self.fetch(INDEX_FILE))
+            return self._index
         return dict.fromkeys(self.stored(), SINGLE_FILE)
 
     def stored(self) -> Mapping[str, Stored]:
-        """Raises DamagedModel and UnsupportedModel."""
-        if SINGLE_FILE not in self._sha256 and INDEX_FILE in self._sha256:
-            return {}  # one request for each file would tell
-        if self._stored is None:
-            self._stored = self._header()
+        """Raises ModelNotFound, DamagedModel and UnsupportedModel."""
         return self._stored
 
-    def _header(self) -> dict[str, Stored]:
-        if SINGLE_FILE not in self._sha256:
-            raise UnsupportedModel(self._repo, "it has no safetensors weights")
-
-        def unreadable(why: str) -> DamagedModel:
-            problem = f"has no header that can be read ({why})"
-            return DamagedModel(self._repo, SINGLE_FILE, problem)
-
-        with explained(unreadable):
-            header = huggingface_hub.parse_safetensors_file_metadata(
-                self._repo, SINGLE_FILE, revision=self._revision
-            )
-            return {
-                name: Stored(tensor.dtype, tuple(tensor.shape))
-                for name, tensor in header.tensors.items()
-            }
+    def tensor(self, file: str, name: str) -> torch.Tensor:
+        shard = self._shards.get(file)
+        if shard is not None and (self._sizes[file] or 0) > WHOLE_BYTES:
+            with self._explained(file):
+                try:
+                    if shard.fetch(name):
+                        with self._lock:
+                            self._open_files.pop(file, None)  # which has not seen the new bytes
+                except NoRanges:
+                    self._shards[file] = None
+        return super().tensor(file, name)
 
     def sha256(self, file: str) -> str:
         # Files too small for large-file storage have no hash in the metadata; they are fetched.
         return self._sha256.get(file) or file_sha256(self.fetch(file))
+
+    def _weight_file(self, file: str) -> Path:
+        shard = self._shards.get(file)
+        if shard is None or (self._sizes[file] or 0) <= WHOLE_BYTES:
+            return self.fetch(file)
+        return shard.path
+
+    @cached_property
+    def _index(self) -> dict[str, str]:
+        return weight_map(self._repo, self.fetch(INDEX_FILE))
+
+    @cached_property
+    def _shards(self) -> dict[str, Shard | None]:
+        """The weight files of which parts can be fetched; None for those that are here already."""
+        if SINGLE_FILE in self._sha256:
+            files = [SINGLE_FILE]
+        elif INDEX_FILE in self._sha256:
+            files = sorted(set(self._index.values()))
+        else:
+            raise UnsupportedModel(self._repo, "it has no safetensors weights")
+        return {file: self._shard(file) for file in files}
+
+    def _shard(self, file: str) -> Shard | None:
+        size = self._sizes.get(file)
+        cached = huggingface_hub.try_to_load_from_cache(self._repo, file, revision=self._revision)
+        if size is None or isinstance(cached, str):
+            return None
+        place = f"{self._repo}/{file}@{self._revision}".encode()
+        key = self._sha256.get(file) or hashlib.sha256(place).hexdigest()
+        path = cache_folder() / "shards" / f"{key}.safetensors"
+        return Shard(self._repo, RemoteFile(self._repo, file, self._revision, size), path)
+
+    @cached_property
+    def _stored(self) -> dict[str, Stored]:
+        shards = self._shards
+        with ThreadPoolExecutor(min(HEADERS_AT_ONCE, len(shards))) as pool:
+            headers = dict(zip(shards, pool.map(self._header, shards), strict=True))
+        if SINGLE_FILE in shards:
+            return headers[SINGLE_FILE]
+        return in_index(self._repo, self._index, headers)
+
+    def _header(self, file: str) -> dict[str, Stored]:
+        shard = self._shards[file]
+        if shard is not None:
+            with self._explained(file):
+                try:
+                    return shard.stored()
+                except NoRanges:
+                    self._shards[file] = None
+        return read_header(self._repo, self.fetch(file))
+
+    def _explained(self, file: str) -> AbstractContextManager[None]:
+        return explained(
+            lambda why: ModelNotFound(self._repo, f"{file} could not be fetched: {why}")
+        )

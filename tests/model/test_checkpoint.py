@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -182,52 +181,6 @@ def test_a_single_file_without_an_index(tmp_path: Path) -> None:
     checkpoint = Checkpoint.open(str(tmp_path / "single"))
     assert checkpoint.tensor_names() == Checkpoint.open(str(tmp_path / "sharded")).tensor_names()
     assert len(checkpoint.fingerprint) == 32
-
-
-class FakeHub:
-    """Answers for one repository, whose files lie in a folder, and notes what is downloaded."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.downloaded: list[str] = []
-
-    def model_info(self, api: object, repo: str, files_metadata: bool) -> SimpleNamespace:
-        assert (repo, files_metadata) == ("someone/tiny", True)
-        return SimpleNamespace(
-            sha="c0ffee", siblings=[self._sibling(path) for path in sorted(self.folder.iterdir())]
-        )
-
-    def download(self, repo: str, file: str, revision: str) -> str:
-        assert (repo, revision) == ("someone/tiny", "c0ffee")
-        self.downloaded.append(file)
-        return str(self.folder / file)
-
-    @staticmethod
-    def _sibling(path: Path) -> SimpleNamespace:
-        large = path.suffix == ".safetensors"
-        lfs = SimpleNamespace(sha256=hashes.file_sha256(path)) if large else None
-        return SimpleNamespace(rfilename=path.name, lfs=lfs)
-
-
-def test_a_hub_model_is_fetched_as_far_as_it_is_needed(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub = FakeHub(folder)
-    monkeypatch.setattr(
-        source.huggingface_hub.HfApi,
-        "model_info",
-        lambda api, *args, **kw: hub.model_info(api, *args, **kw),
-    )
-    monkeypatch.setattr(source.huggingface_hub, "hf_hub_download", hub.download)
-    checkpoint = Checkpoint.open("someone/tiny")
-    assert checkpoint.name == "someone/tiny"
-    assert checkpoint.fingerprint == Checkpoint.open(str(folder)).fingerprint
-    assert not [file for file in hub.downloaded if file.endswith(".safetensors")]
-    checkpoint.load(["model.norm.weight"])
-    index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
-    assert {file for file in hub.downloaded if file.endswith(".safetensors")} == {
-        index["model.norm.weight"]
-    }
 
 
 class Payload:
