@@ -60,8 +60,8 @@ async def test_windows_and_flushes(
     async with swarm_of(make, *STAGES) as swarm:
         text = await soon(swarm.write(**way))
         assert text.token_ids == expected
-        rejected = text.stats.drafted_tokens - text.stats.accepted_tokens
-        assert (rejected > 0) == bool(way.get("window", 1))
+        if way.get("window", 1):
+            assert 0 < text.stats.accepted_tokens < text.stats.drafted_tokens
 
 
 @pytest.mark.parametrize("way", WAYS, ids=WAY_NAMES)

@@ -85,7 +85,7 @@ class Material:
             patch.setenv("SWARM_CACHE", str(folder / "cache"))
             checkpoint = tiny_checkpoint(folder / "target", max_positions, architecture)
             assert checkpoint.fingerprint
-        draft = ARCHITECTURES["llama"].save(folder / "draft")
+        draft = architecture.save(folder / "draft")
         for parameter in draft.parameters():
             parameter.data.add_(0.02 * parameter.data.std() * parameter.data.sign())
         draft.save_pretrained(folder / "draft")

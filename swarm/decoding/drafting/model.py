@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +16,21 @@ from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING, Shaping
 
 
+class LineReader(Protocol):
+    """A language model that reads tokens one after another, and keeps what it has read."""
+
+    def read(self, ids: list[int]) -> Tensor:
+        """Read tokens behind those that it holds; return the last one's logits.
+
+        ``[1, draft head]`` float32, on the CPU.
+        """
+        ...
+
+    def rewind(self, length: int) -> int:
+        """Keep at most the first ``length`` tokens; return how many are kept."""
+        ...
+
+
 class ModelDrafter(Drafter):
     """Drafts with a Hugging Face model, with the target's own shaping and sampling noise.
 
@@ -25,6 +41,7 @@ class ModelDrafter(Drafter):
         vocabulary: translates between the tokens of the model and those of the target; all other
             token ids here are the target's.
         stop_ids: tokens of the target that end a text.
+        reader: of the model, with its own cache; by default one that keeps keys and values.
     """
 
     def __init__(
@@ -34,14 +51,14 @@ class ModelDrafter(Drafter):
         vocabulary: Vocabulary,
         shaping: Shaping = NO_SHAPING,
         stop_ids: frozenset[int] = frozenset(),
+        reader: LineReader | None = None,
     ) -> None:
         self.model = model
         self.sampling = sampling
         self.vocabulary = vocabulary
         self.shaping = shaping
         self.stop_ids = stop_ids
-        # Without a config no layer drops old tokens: every layer can be rolled back.
-        self._cache = DynamicCache()
+        self._reader = reader if reader is not None else CachingReader(model)
         self._seen: list[int] = []  # the tokens in the cache, the draft's own
         self._known = model.get_input_embeddings().weight.shape[0]
         self._context = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
@@ -58,8 +75,9 @@ class ModelDrafter(Drafter):
         drafted: list[Drafted] = []
         if not ids or max(ids) >= self._known:
             return drafted
-        keep = common_prefix(self._seen, ids[:-1])  # the last token's logits are not kept
-        self._rewind(keep)
+        # The last token's logits are not kept.
+        keep = self._reader.rewind(common_prefix(self._seen, ids[:-1]))
+        del self._seen[keep:]
         unread = ids[keep:]
         history = list(sequence)
         for _ in range(min(count, self._context - len(ids))):
@@ -73,18 +91,33 @@ class ModelDrafter(Drafter):
         return drafted
 
     def _read(self, ids: list[int]) -> Tensor:
-        """Read ``ids`` into the cache; return the last one's logits.
+        """Read ``ids``; return the last one's logits, ``[1, draft head]``."""
+        logits = self._reader.read(ids)
+        self._seen += ids
+        return logits
 
-        ``[1, draft head]`` float32, on the CPU.
-        """
-        batch = torch.tensor([ids], device=self.model.device)
-        logits: Tensor = self.model(
+
+class CachingReader(LineReader):
+    """A model with keys and values of all that it has read."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        # Without a config no layer drops old tokens: every layer can be rolled back.
+        self._cache = DynamicCache()
+        self._length = 0
+
+    def read(self, ids: list[int]) -> Tensor:
+        """See `LineReader.read`."""
+        batch = torch.tensor([ids], device=self._model.device)
+        logits: Tensor = self._model(
             input_ids=batch, past_key_values=self._cache, use_cache=True, logits_to_keep=1
         ).logits
-        self._seen += ids
+        self._length += len(ids)
         return logits[0].float().cpu()
 
-    def _rewind(self, length: int) -> None:
-        if length < len(self._seen):
-            self._cache.crop(length - len(self._seen))  # a negative count drops from the end
-            del self._seen[length:]
+    def rewind(self, length: int) -> int:
+        """See `LineReader.rewind`."""
+        if length < self._length:
+            self._cache.crop(length - self._length)  # a negative count drops from the end
+            self._length = length
+        return length

@@ -21,6 +21,7 @@ from swarm.model.drafts.reduced_head import rows_to_keep
 from swarm.model.edge import explained
 from swarm.model.folder import look
 from swarm.model.gguf.source import gguf_of
+from swarm.model.recurrent.line import StatefulModel
 from swarm.model.tokenizer import read_tokenizer
 
 # The least share of the smaller vocabulary that is in both: the smaller, so that a large vocabulary
@@ -37,6 +38,8 @@ class DraftModel:
 
     Attributes:
         branching: the same weights, reading trees; None for a model that cannot.
+        stateful: the same weights, reading lines with the states of recurrent layers; None for a
+            model that keeps none.
         dtype: the name of its weights' dtype, one of `swarm.model.compute.DRAFT_DTYPES`.
         weights: how many it has.
         vocab: how many tokens its head computes.
@@ -50,6 +53,7 @@ class DraftModel:
     weights: int
     vocab: int
     asked: bool = False
+    stateful: StatefulModel | None = None
 
     @classmethod
     def load(
@@ -97,6 +101,7 @@ class DraftModel:
             loaded.weights,
             loaded.vocab,
             asked=options.draft_dtype != AUTO,
+            stateful=StatefulModel.of(loaded.model),
         )
 
     @property
@@ -112,7 +117,8 @@ class DraftModel:
     def drafter(self, sampling: Sampling, shaping: Shaping, stop_ids: frozenset[int]) -> Drafter:
         """Return a drafter for one generation, with its own cache."""
         if self.branching is None:
-            return ModelDrafter(self.model, sampling, self.vocabulary, shaping, stop_ids)
+            reader = None if self.stateful is None else self.stateful.reader()
+            return ModelDrafter(self.model, sampling, self.vocabulary, shaping, stop_ids, reader)
         return TreeDrafter(self.branching.reader(), sampling, self.vocabulary, shaping, stop_ids)
 
 

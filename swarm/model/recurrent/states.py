@@ -77,6 +77,11 @@ class States:
         """Return whether a rollback to this row is possible."""
         return row == 0 or self._snapshots[0].row <= row
 
+    def row_before(self, row: int) -> int:
+        """Return the newest row at or before `row` whose states are kept; 0 if there is none."""
+        rows = [snapshot.row for snapshot in self._snapshots]
+        return max((each for each in rows if each <= row), default=0)
+
     def place(self, start: int, root: int) -> None:
         """Forget the rows from `start` on, and the snapshots that only rows before `root` need.
 

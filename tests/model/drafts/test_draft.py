@@ -1,5 +1,6 @@
 """Which draft models may draft for a target, and what they draft."""
 
+import random
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from helpers.gguf_files import Q4_0, convert, vocabulary
 from helpers.loopback import WORDS, tokenizer_of
 from helpers.model_files import add, edit
 from helpers.models import ARCHITECTURES, VOCAB
+from helpers.recurrent_models import RECURRENT
 from swarm.decoding.drafting.model import ModelDrafter
 from swarm.decoding.drafting.reduced import ReducedVocabulary
 from swarm.decoding.drafting.tree import TreeDrafter
@@ -73,6 +75,47 @@ def test_a_model_that_takes_branches_drafts_them_together(architecture, kind, ta
     paths = [[8], [], [9, 10]]
     for guesses, path in zip(drafting.draft_each([5, 6, 7], paths, 3), paths, strict=True):
         assert tokens(guesses) == tokens(plain.draft([5, 6, 7, *path], 3))
+
+
+@pytest.mark.parametrize("architecture", ["qwen3_5_text", "lfm2", "mamba", "granitemoehybrid"])
+def test_a_model_that_keeps_states_drafts_as_a_full_reading_does(architecture, target, tmp_path):
+    """Whatever was drafted before: states are taken back as keys and values are."""
+    whole = RECURRENT[architecture].save(tmp_path / "draft")
+    tokenizer_of(WORDS).save_pretrained(tmp_path / "draft")
+    drafting = drafter(load(str(tmp_path / "draft"), target), Sampling())
+    assert type(drafting) is ModelDrafter
+    rng = random.Random(3)
+    sequence = [rng.randrange(3, VOCAB) for _ in range(9)]
+    for _ in range(8):
+        count = rng.randint(1, 5)
+        expected = list(sequence)
+        for _ in range(count):
+            with torch.inference_mode():
+                logits = whole(input_ids=torch.tensor([expected]), use_cache=False).logits[0, -1]
+            expected.append(int(logits.argmax()))
+        drafted = tokens(drafting.draft(sequence, count))
+        assert drafted == expected[len(sequence) :]
+        kept = rng.randint(0, count)
+        sequence = [*sequence[: rng.randint(5, len(sequence))], *drafted[:kept], 3 + kept]
+
+
+def test_a_model_that_keeps_states_reads_little_again(target, tmp_path):
+    RECURRENT["lfm2"].save(tmp_path / "draft")
+    tokenizer_of(WORDS).save_pretrained(tmp_path / "draft")
+    loaded = load(str(tmp_path / "draft"), target)
+    drafting = drafter(loaded, Sampling())
+    read = []
+    loaded.model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: read.append(args[0].shape[-1])
+    )
+    sequence = [5, 6, 7] * 20
+    for turn in range(40):  # the second drafted token is corrected each time
+        drafted = tokens(drafting.draft(sequence, 4))
+        sequence = [*sequence, drafted[0], (drafted[1] + 1) % VOCAB]
+        assert turn == 0 or sum(read) < 40, turn
+        read.clear()
+    drafting.draft([8, 9, 10], 1)  # another text
+    assert read == [3]
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), SAMPLED], ids=["greedy", "sampled"])

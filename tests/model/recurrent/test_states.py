@@ -140,6 +140,7 @@ def test_snapshots_before_the_root_are_dropped_but_one() -> None:
     states = grown(4, 4, 4)
     states.place(12, 9)
     assert rows(states) == [8, 12]
+    assert [states.row_before(row) for row in (0, 8, 11, 12)] == [0, 8, 8, 12]
     assert [states.reaches(row) for row in (0, 7, 8, 9)] == [True, False, True, True]
     assert states.replayed() is None
     states.place(10, 9)
