@@ -6,32 +6,45 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import Any
 
 from aiohttp import web
 
 from swarm.client.chat_template import ChatPrompt
 from swarm.gateway.asked import asked_of
+from swarm.gateway.bounded_json import read_object
 from swarm.gateway.browsers import check_host, check_origin
 from swarm.gateway.errors import BadRequest, ErrorReply, WrongKey, error_reply
 from swarm.gateway.intake import BodyReservation, Intake
 from swarm.gateway.keys import ApiKeys, Owners, authorization
 from swarm.gateway.metrics import Metrics
+from swarm.gateway.model_cards import OLLAMA_VERSION, ModelCards
 from swarm.gateway.pages import is_open
 from swarm.gateway.prompts import ParserThreads, prompts_of
 from swarm.gateway.protocols.anthropic import AnthropicCount, AnthropicMessages
 from swarm.gateway.protocols.envelopes import envelope_of
+from swarm.gateway.protocols.ollama import OllamaChat, OllamaGenerate
+from swarm.gateway.protocols.ollama_fields import model_of
 from swarm.gateway.protocols.openai import OpenAiChat, OpenAiText
 from swarm.gateway.protocols.protocol import Protocol, Reply, ReplyTerms
+from swarm.gateway.protocols.responses import OpenAiResponses
 from swarm.gateway.requests import Body
-from swarm.gateway.service import EndEvent, Engine, Service, TextEvent, TokenEvent
+from swarm.gateway.service import EndEvent, Service, TextEvent, TokenEvent
 from swarm.gateway.sse import EventStream, SlowReader
 from swarm.gateway.unknown import as_header
-from swarm.request import context_tokens
 
 # served under any name of this host and without a key: they reveal nothing
 PROBES = frozenset({"/health", "/ready"})
 NO_EMBEDDINGS = "models here write text; for embeddings, run a model of embeddings beside this"
+
+# the protocols in which texts are asked for, by path
+TEXTS: Mapping[str, Callable[[], Protocol]] = {
+    "/v1/chat/completions": OpenAiChat,
+    "/v1/completions": OpenAiText,
+    "/v1/responses": OpenAiResponses,
+    "/v1/messages": AnthropicMessages,
+    "/api/chat": OllamaChat,
+    "/api/generate": OllamaGenerate,
+}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -70,16 +83,18 @@ class Gateway:
         self._strict = strict
         self._tool_parser = tool_parser
         self._intake = Intake()
-        self._since = int(time.time())
+        self._cards = ModelCards(service.engines, since=int(time.time()))
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._answer_errors, self._guard])
         app.on_response_prepare.append(_sign)
-        app.router.add_post("/v1/chat/completions", self._chat)
-        app.router.add_post("/v1/completions", self._complete)
-        app.router.add_post("/v1/messages", self._messages)
+        for path, protocol in TEXTS.items():
+            app.router.add_post(path, partial(self._answer, protocol))
         app.router.add_post("/v1/messages/count_tokens", self._count_tokens)
         app.router.add_post("/v1/embeddings", self._embed)
+        app.router.add_get("/api/tags", self._tags)
+        app.router.add_post("/api/show", self._show)
+        app.router.add_get("/api/version", self._version)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/models/{model:.+}", self._model)
         app.router.add_get("/health", self._health)
@@ -88,15 +103,6 @@ class Gateway:
         return app
 
     # Texts.
-
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, OpenAiChat())
-
-    async def _complete(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, OpenAiText())
-
-    async def _messages(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, AnthropicMessages())
 
     async def _count_tokens(self, request: web.Request) -> web.StreamResponse:
         async with self._intake.reservation() as reservation:
@@ -109,7 +115,10 @@ class Gateway:
     async def _embed(self, request: web.Request) -> web.StreamResponse:
         raise BadRequest(NO_EMBEDDINGS, status=404)
 
-    async def _answer(self, request: web.Request, protocol: Protocol) -> web.StreamResponse:
+    async def _answer(
+        self, kind: Callable[[], Protocol], request: web.Request
+    ) -> web.StreamResponse:
+        protocol = kind()
         async with self._intake.reservation() as reservation:
             body = await self._read(request, protocol, reservation)
             self._service.check(body)
@@ -192,28 +201,27 @@ class Gateway:
     # Models, health and metrics.
 
     async def _models(self, request: web.Request) -> web.Response:
-        cards = [self._card(name, engine) for name, engine in self._service.engines.items()]
+        cards = [self._cards.openai(name) for name in self._service.engines]
         return web.json_response({"object": "list", "data": cards})
 
     async def _model(self, request: web.Request) -> web.Response:
         name = request.match_info["model"]
-        return web.json_response(self._card(name, self._service.engine(name)))
+        self._service.engine(name)
+        return web.json_response(self._cards.openai(name))
 
-    def _card(self, name: str, engine: Engine) -> dict[str, Any]:
-        models = engine.models
-        return {
-            "id": name,
-            "object": "model",
-            "created": self._since,
-            "owned_by": "swarm",
-            "max_model_len": context_tokens(models.checkpoint),
-            "swarm": {
-                "fingerprint": models.checkpoint.fingerprint,
-                "layers": models.checkpoint.num_layers,
-                "draft": models.draft is not None,
-                "chat": bool(getattr(models.tokenizer, "chat_template", None)),
-            },
-        }
+    async def _tags(self, request: web.Request) -> web.Response:
+        cards = [self._cards.ollama(name) for name in self._service.engines]
+        return web.json_response({"models": cards})
+
+    async def _show(self, request: web.Request) -> web.Response:
+        async with self._intake.reservation() as reservation:
+            fields = read_object(await self._intake.read(request, reservation))
+        name = str(model_of(fields))
+        self._service.engine(name)
+        return web.json_response(self._cards.ollama_details(name))
+
+    async def _version(self, request: web.Request) -> web.Response:
+        return web.json_response({"version": OLLAMA_VERSION})
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})

@@ -8,7 +8,6 @@ from swarm.gateway.errors import BadRequest
 
 Fields = dict[str, Any]
 
-SAME = ("model", "stream", "temperature", "top_p", "top_k", "max_tokens", "thinking")
 RENAMED = {"stop_sequences": "stop"}
 SKIPPED_BLOCKS = frozenset({"redacted_thinking"})
 
@@ -113,8 +112,10 @@ def _call(block: Mapping[str, Any]) -> Fields:
 
 def _tool(tool: object) -> object:
     """Return a tool in OpenAI's form; those of Anthropic's servers have a type of their own."""
-    if not isinstance(tool, dict) or tool.get("type", "custom") != "custom":
+    if not isinstance(tool, dict):
         return tool
+    if tool.get("type", "custom") != "custom":
+        return {"type": tool["type"]}
     function = {
         "name": tool.get("name"),
         "description": tool.get("description"),
