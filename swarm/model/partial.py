@@ -64,6 +64,26 @@ class Absent(nn.Module):
         return torch.zeros(shape, dtype=self._dtype, device=value.device)
 
 
+class AbsentLayer(Absent):
+    """Takes the place of a layer that was left out, and has the attributes of that layer.
+
+    Models reach into all their layers when they are made, to set a buffer in each (Falcon-H1). What
+    they set here has no effect. The layer is no part of the model: its weights are never filled.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__(layer)
+        vars(self)["_layer"] = layer  # not as a module
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "_layer" not in vars(self):  # while it is copied
+                raise
+            return getattr(vars(self)["_layer"], name)
+
+
 def cut(model: nn.Module, parts: Parts, layers: range, modules: Collection[str]) -> None:
     """Keep these layers and named modules of a whole model, and put stand-ins for all others."""
     owners = [name for name in owners_of_weights(model) if not name.startswith(f"{parts.layers}.")]
@@ -78,7 +98,7 @@ def cut(model: nn.Module, parts: Parts, layers: range, modules: Collection[str])
     assert isinstance(every, nn.ModuleList)  # found as one
     for index in range(len(every)):
         if index not in layers:
-            every[index] = Absent(every[index])
+            every[index] = AbsentLayer(every[index])
 
 
 def build(

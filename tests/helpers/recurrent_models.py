@@ -47,6 +47,7 @@ RECURRENT: dict[str, Architecture] = {
             "num_mtp_layers": 0,
         },
     ),
+    "falcon_h1": Architecture("falcon_h1", {**MAMBA2, "mamba_d_ssm": 64}),
     "falcon_mamba": Architecture("falcon_mamba", {"state_size": 4, "conv_kernel": 4}),
     "granitemoehybrid": Architecture(
         "granitemoehybrid",
