@@ -68,6 +68,10 @@ class Display(Protocol):
         """Show what the chat waits for; an empty string if it no longer waits."""
         ...
 
+    def begins(self, prompt: Sequence[int]) -> None:
+        """Prepare for the answer to a prompt."""
+        ...
+
     def piece(self, piece: Piece) -> None:
         """Show the next piece of the answer."""
         ...
@@ -172,13 +176,13 @@ class Chat:
             )
         stream = self.client.stream(prompt, **self.options)
         self.conversation = kept
+        self.display.begins(prompt)
         return stream
 
     async def _write(self, stream: GenerationStream, pieces: list[Piece]) -> Generation:
         self.display.waiting_for("waiting for the swarm")
         async with aclosing(stream.__aiter__()) as writing:
             async for piece in writing:
-                self.display.waiting_for("")
                 pieces.append(piece)
                 self.display.piece(piece)
         return stream.result

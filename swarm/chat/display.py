@@ -2,11 +2,14 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import click
 
 from swarm.chat.chat import ChatAnswer
+from swarm.chat.thoughts import NO_THOUGHTS, Thoughts
+from swarm.dialogue.events import Event, Reasoning, Text
 from swarm.outputs import Piece
 from swarm.terminal import console
 from swarm.terminal.bottleneck import bottleneck
@@ -18,16 +21,36 @@ class TextDisplay:
     Args:
         waiting_for: shows what the chat waits for (`swarm.terminal.activity.activity`).
         figures: whether to print a line of figures after every answer.
+        thoughts: what of an answer is folded away.
     """
 
-    def __init__(self, waiting_for: Callable[[str], None], figures: bool) -> None:
+    def __init__(
+        self, waiting_for: Callable[[str], None], figures: bool, thoughts: Thoughts = NO_THOUGHTS
+    ) -> None:
         self.waiting_for = waiting_for
         self._figures = figures
+        self._thoughts = thoughts
+        self._parser = thoughts.parser(())
+
+    def begins(self, prompt: Sequence[int]) -> None:
+        self._parser = self._thoughts.parser(prompt)
 
     def piece(self, piece: Piece) -> None:
-        console.show_piece(piece)
+        self._show(self._parser.push(piece.text), piece)
+
+    def _show(self, events: Sequence[Event], piece: Piece | None = None) -> None:
+        for event in events:
+            if isinstance(event, Reasoning):
+                self.waiting_for("thinking")
+            elif isinstance(event, Text):
+                self.waiting_for("")
+                if piece is not None:
+                    console.show_piece(replace(piece, text=event.text))
+                else:
+                    click.echo(event.text, nl=False)
 
     def ended(self, answer: ChatAnswer) -> None:
+        self._show(self._parser.end())
         click.echo()
         if answer.error is not None:
             self.note(f"error: {answer.error}")
@@ -42,6 +65,9 @@ class JsonDisplay:
     """Prints one JSON object per line and answer, when it has ended; notes to standard error."""
 
     def waiting_for(self, what: str) -> None:
+        pass
+
+    def begins(self, prompt: Sequence[int]) -> None:
         pass
 
     def piece(self, piece: Piece) -> None:

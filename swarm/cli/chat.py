@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from swarm.chat.chat import Chat, Display
     from swarm.chat.reading import Terminal
+    from swarm.chat.thoughts import Thoughts
     from swarm.model.compute import ComputeOptions
 
 
@@ -45,6 +46,7 @@ def chat(
     from swarm.chat.orders import ORDERS
     from swarm.chat.reading import Pipe, Terminal
     from swarm.chat.talk import talk
+    from swarm.chat.thoughts import Thoughts
     from swarm.client.conversation import Conversation, as_plain_text, by_template
     from swarm.config import state_dir
     from swarm.request import context_tokens
@@ -62,7 +64,7 @@ def chat(
                 chat = Chat(
                     client,
                     as_plain_text(tokenizer) if raw else by_template(tokenizer, model),
-                    _display(waiting_for, as_json, figures=interactive),
+                    _display(waiting_for, as_json, interactive, Thoughts.of(tokenizer, raw)),
                     context_tokens(client.models.checkpoint),
                     options,
                     Conversation(system),
@@ -93,7 +95,9 @@ async def _talk_in_terminal(chat: "Chat", terminal: "Terminal") -> None:
         await talk(chat, terminal.read)
 
 
-def _display(waiting_for: "Callable[[str], None]", as_json: bool, figures: bool) -> "Display":
+def _display(
+    waiting_for: "Callable[[str], None]", as_json: bool, figures: bool, thoughts: "Thoughts"
+) -> "Display":
     from swarm.chat.display import JsonDisplay, TextDisplay
 
-    return JsonDisplay() if as_json else TextDisplay(waiting_for, figures)
+    return JsonDisplay() if as_json else TextDisplay(waiting_for, figures, thoughts)

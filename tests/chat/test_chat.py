@@ -45,6 +45,9 @@ class Page:
     def waiting_for(self, what: str) -> None:
         pass
 
+    def begins(self, prompt: Sequence[int]) -> None:
+        pass
+
     def piece(self, piece: Piece) -> None:
         self.pieces.append(piece)
         self.on_piece()

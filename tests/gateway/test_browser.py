@@ -1,6 +1,7 @@
 """The pages in a real browser, with a real gateway and a small swarm of the demo model."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -193,6 +194,29 @@ async def test_an_answer_streams_in_with_its_route_and_speed(house: House) -> No
         assert (await page.get_by_role("textbox", name="Message").input_value()).startswith(
             "Mia has"
         )
+
+
+async def test_thoughts_are_folded_away(house: House) -> None:
+    deltas = [
+        {"role": "assistant", "reasoning_content": "Two "},
+        {"reasoning_content": "numbers."},
+        {"content": "It is "},
+        {"content": "3."},
+    ]
+    chunks = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    async with house.page() as page:
+        await page.route(
+            "**/v1/chat/completions",
+            lambda route: route.fulfill(body=body, content_type="text/event-stream"),
+        )
+        await page.get_by_role("textbox", name="Message").fill("What is 1 + 2?")
+        await page.keyboard.press("Enter")
+        await page.get_by_text("It is 3.").wait_for()
+        assert not await page.get_by_text("Two numbers.").is_visible()
+        await page.get_by_text("Thoughts").click()
+        assert await page.get_by_text("Two numbers.").is_visible()
+        assert await page.locator(".assistant .text").text_content() == "It is 3."
 
 
 @pytest.mark.parametrize("key", [True, False])

@@ -10,7 +10,7 @@ const NEAR_END_PX = 80; // who has scrolled up further wants to read there
 const log = byId("log");
 const prompt = byId("prompt");
 
-let turns = []; // {role, text, pieces, note}
+let turns = []; // {role, text, thoughts, pieces, note}
 let running = null; // the AbortController of the answer that is being written
 
 // One question and its answer.
@@ -49,10 +49,13 @@ async function stream(answer, shown, signal) {
     if (chunk.error) throw new Trouble(sentence(chunk.error.message));
     const ours = chunk.swarm ?? {};
     if (ours.route) showRoute(ours.route);
-    const text = chunk.choices?.[0]?.delta?.content ?? "";
+    const { content, reasoning_content: thought } = chunk.choices?.[0]?.delta ?? {};
+    const text = content ?? "";
     const pieces = ours.pieces ?? (text ? [{ text, origin: "target" }] : []);
+    if (thought) think(answer, shown, thought);
     if (text || pieces.length) {
-      add(answer, shown, text, pieces);
+      // a token's own text may belong to the thoughts, or mark where they end
+      if (text || !thought) add(answer, shown, text, pieces.map((piece) => ({ ...piece, text })));
       meter.add(pieces);
       figures(byId("figures"), meter.figures());
     }
@@ -85,10 +88,25 @@ function show(turn) {
   byId("empty").hidden = true;
   const text = element("p", { class: "text" }, ...(turn.pieces ? tokens(turn.pieces, true) : [turn.text]));
   const who = element("h2", { class: "unseen" }, turn.role === "user" ? "You" : "Answer");
-  const shown = element("article", { class: turn.role }, who, text, element("p", { class: "note" }, turn.note ?? ""));
+  const note = element("p", { class: "note" }, turn.note ?? "");
+  const shown = element("article", { class: turn.role }, who, ...thoughts(turn), text, note);
   log.append(shown);
   log.scrollTop = log.scrollHeight;
   return shown;
+}
+
+/** What the model thought, folded away. */
+function thoughts(turn) {
+  if (!turn.thoughts) return [];
+  const text = element("p", { class: "thought" }, turn.thoughts);
+  return [element("details", { class: "thoughts" }, element("summary", {}, "Thoughts"), text)];
+}
+
+function think(answer, shown, text) {
+  answer.thoughts = (answer.thoughts ?? "") + text;
+  const thought = shown.querySelector(".thought");
+  if (thought) thought.append(text);
+  else shown.querySelector(".text").before(...thoughts(answer));
 }
 
 function add(answer, shown, text, pieces) {
