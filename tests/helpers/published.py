@@ -35,12 +35,15 @@ class Published:
         pack: packs one matrix.
         files: further files beside it, as JSON.
         linears: whether linear layers are packed, too, or experts alone.
+        turned: whether experts that are one tensor [experts, inputs, outputs] in the model are
+            packed with their outputs as rows.
     """
 
     settings: dict[str, Any] | None
     pack: Pack
     files: dict[str, Any] = field(default_factory=dict)
     linears: bool = True
+    turned: bool = True
 
 
 def publish(
@@ -62,8 +65,10 @@ def publish(
                 parts, meant[name] = published.pack(tensor)
                 stored.update({beside(name, part): each for part, each in parts.items()})
             elif name.endswith(("experts.gate_up_proj", "experts.down_proj")):
-                each = [published.pack(one.T.contiguous()) for one in tensor]  # rows are outputs
-                meant[name] = torch.stack([one.T for _, one in each]).contiguous()
+                wide = tensor.transpose(1, 2) if published.turned else tensor
+                each = [published.pack(one.contiguous()) for one in wide]
+                own = torch.stack([one for _, one in each])
+                meant[name] = (own.transpose(1, 2) if published.turned else own).contiguous()
                 for part in each[0][0]:
                     stored[beside(name, part)] = torch.stack([parts[part] for parts, _ in each])
             else:
@@ -479,4 +484,11 @@ GPT_OSS = Published(
     {"quant_method": "mxfp4", "modules_to_not_convert": ["model.embed_tokens", "lm_head"]},
     mxfp4("weight_blocks", "weight_scales", blocks=True),
     linears=False,
+)
+
+LLAMA4 = Published(
+    {"quant_method": "fbgemm_fp8", "modules_to_not_convert": ["lm_head"]},
+    fp8_blocks(0, 1, "weight_scale"),
+    linears=False,
+    turned=False,
 )

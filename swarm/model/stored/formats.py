@@ -11,7 +11,7 @@ from swarm.model.stored.bitsandbytes import NESTED, QUANT_MAP, STATES, from_4_bi
 from swarm.model.stored.by_inputs import AWQ_BITS, from_awq, from_gptq
 from swarm.model.stored.float4 import DIVIDED, MULTIPLIED, Float4
 from swarm.model.stored.float8 import SCALES, WEIGHTS, Scaled8Bit
-from swarm.model.stored.method import Method
+from swarm.model.stored.method import BY_COLUMN, Method
 from swarm.model.stored.nf4 import FP4_NUMBERS, NUMBERS, NormalFloat4
 from swarm.model.stored.nf4 import SCALES as ABSMAX
 from swarm.model.stored.packed_int import GROUPS, WORD_BITS, ZERO_POINT, PackedInt
@@ -68,6 +68,8 @@ def _scaled(parts: Parts, method: Method) -> PackedWeight:
         raise Misfit(f"has scales of the dtype {scales.dtype}")
     count, shape = _matrices(numbers.shape)
     for block in method.blocks:
+        if block == BY_COLUMN and count is None:  # of experts [inputs, outputs] alone
+            continue
         layout = Scaled8Bit(numbers.dtype, scale, scales.dtype, block)
         if _same(scales.shape, layout.shapes(shape)[scale].shape, count):
             return PackedWeight(layout, shape, count)
@@ -220,9 +222,18 @@ def _matrices(shape: tuple[int, ...]) -> tuple[int | None, tuple[int, int]]:
 
 
 def _same(stored: tuple[int, ...], expected: tuple[int, ...], count: int | None) -> bool:
-    """Return whether a part has a shape, wherever it has dimensions of 1."""
+    """Return whether a part has a shape.
+
+    One number may have any dimensions, and a column of scales only one. ModelOpt writes scales of
+    blocks as [rows, 1, columns, 1].
+    """
     full = expected if count is None else (count, *expected)
-    return [n for n in stored if n != 1] == [n for n in full if n != 1]
+    if prod(stored) == prod(full) == 1:
+        return True
+    written = {full, full[:-1] if full[-1] == 1 else full}
+    if len(full) == 2:
+        written.add((full[0], 1, full[1], 1))
+    return stored in written
 
 
 def _unshaped(numbers: tuple[int, ...], scales: tuple[int, ...]) -> str:

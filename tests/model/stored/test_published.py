@@ -1,13 +1,15 @@
 """A chain of peers computes with a checkpoint's published bits what they mean, and keeps them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, FineGrainedFP8Config, Mxfp4Config
 
 from helpers.local_chain import Chain, assert_equal_logits, tokens, whole_logits
 from helpers.models import LAYERS, Architecture
-from helpers.published import GPT_OSS, PUBLISHED, Published, publish
+from helpers.published import GPT_OSS, LLAMA4, PUBLISHED, Published, publish
 from peers.compute.memory import Needs
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.folder import look
@@ -34,6 +36,19 @@ INTERLEAVED = Architecture(
 )
 
 
+# Experts that are one tensor [experts, inputs, outputs], of which each token gets all.
+MULTIPLIED_AT_ONCE = Architecture(
+    "llama4_text",
+    {
+        **SIZES,
+        "intermediate_size_mlp": 96,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 1,
+        "interleave_moe_layer_step": 2,
+    },
+)
+
+
 def packed_parameters(span: Span) -> dict[str, PackedTensor]:
     named = span._decoder.named_parameters()
     return {name: each for name, each in named if isinstance(each, PackedTensor)}
@@ -46,8 +61,9 @@ def packed_parameters(span: Span) -> dict[str, PackedTensor]:
         (DENSE, PUBLISHED["fp8 blocks"]),
         (DENSE, PUBLISHED["int4"]),
         (INTERLEAVED, GPT_OSS),
+        (MULTIPLIED_AT_ONCE, LLAMA4),
     ],
-    ids=[*PUBLISHED, "dense fp8", "dense int4", "gpt-oss"],
+    ids=[*PUBLISHED, "dense fp8", "dense int4", "gpt-oss", "llama4"],
 )
 def test_two_spans_give_what_the_meant_weights_give(
     architecture: Architecture, published: Published, tmp_path: Path
@@ -89,3 +105,30 @@ def test_memory_is_known_before_anything_is_loaded(
 def _text(span: Span) -> Work:
     inputs = torch.randn(5, span.hidden_size) if span.first else tokens(5, seed=1)
     return Work.behind(span.new_cache(), inputs)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "published", "widened"),
+    [
+        (
+            EXPERTS,
+            PUBLISHED["fp8 blocks"],
+            FineGrainedFP8Config(weight_block_size=(16, 16), dequantize=True),
+        ),
+        (INTERLEAVED, GPT_OSS, Mxfp4Config(dequantize=True)),
+    ],
+    ids=["fp8", "gpt-oss"],
+)
+def test_transformers_reads_the_same_from_the_same_files(
+    architecture: Architecture, published: Published, widened: Any, tmp_path: Path
+) -> None:
+    """Where it can on a CPU."""
+    if isinstance(widened, FineGrainedFP8Config):
+        pytest.importorskip("accelerate", reason="transformers wants it for FP8: 'swarm[quant]'")
+    folder, _ = publish(architecture, published, tmp_path)
+    theirs = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", quantization_config=widened
+    )
+    chain = Chain(Checkpoint.open(str(folder)))
+    text = tokens(9, seed=1)
+    assert_equal_logits(chain.run((chain.open(), text))[0], whole_logits(theirs.eval(), text))

@@ -93,6 +93,11 @@ def put(name: str, tensor: torch.Tensor) -> Callable[[Tensors], object]:
             lambda each: each[f"{UP}_scale_inv"].view(torch.uint8).fill_(255),
             "whose weight_scale_inv is not finite",
         ),
+        (
+            "fbgemm",  # a scale a row for a square matrix, as if it were one a column
+            put("model.layers.0.self_attn.o_proj.weight_scale", torch.ones(1, 32)),
+            "scales of the shape [1, 32]",
+        ),
         ("int4", put(f"{UP}_scale", torch.ones(64, 3)), "scales of the shape [64, 3]"),
         ("int4", put(f"{UP}_shape", torch.tensor([64, 31])), "whose weight_shape is [64, 31]"),
         ("int4", lambda each: each.pop(f"{UP}_scale"), "is no part of the model itself"),
