@@ -35,6 +35,7 @@ from swarm.model.gguf.source import Gguf
 from swarm.model.quantization import QUANTIZATIONS, Quantization
 from swarm.model.source import CheckpointSource, Folder, Hub
 from swarm.model.stored.method import find_method
+from swarm.model.stored.packed import PackedTensor
 from swarm.model.stored.weight import PackedWeight
 from swarm.model.stored.weights import Weights
 from swarm.wire.fields import MAX_MODEL_LAYERS
@@ -228,6 +229,15 @@ class Checkpoint:
             DamagedModel: where it cannot be read.
         """
         return self._weights.tensor(name)
+
+    def wide(self, name: str) -> torch.Tensor:
+        """Read one weight as plain numbers: in float32 if it is stored packed.
+
+        Raises:
+            KeyError, DamagedModel: as `tensor`.
+        """
+        tensor = self.tensor(name)
+        return tensor.widen(torch.float32) if isinstance(tensor, PackedTensor) else tensor
 
     def _read(self, name: str) -> torch.Tensor:
         return self._source.tensor(self._weight_map[name], name)

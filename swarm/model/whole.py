@@ -11,7 +11,6 @@ from swarm.model.fit import without_progress_bar
 from swarm.model.folder import path_of
 from swarm.model.gguf.source import gguf_of
 from swarm.model.stored.method import METHODS, MODELOPT_FILE
-from swarm.model.stored.packed import PackedTensor
 
 
 def whole_config(name: str) -> PreTrainedConfig:
@@ -73,8 +72,7 @@ class _Promise:
         self._name = name
 
     def __getitem__(self, index: object) -> torch.Tensor:
-        tensor = self._checkpoint.tensor(self._name)
-        return tensor.widen(torch.float32) if isinstance(tensor, PackedTensor) else tensor
+        return self._checkpoint.wide(self._name)
 
 
 def _is_packed(name: str, config: PreTrainedConfig) -> bool:

@@ -63,7 +63,7 @@ def _weight_of(checkpoint: Checkpoint, model: nn.Module, owner: nn.Module) -> Te
         ending = ".".join(parts[start:])
         named = [name for name in checkpoint.tensor_names() if f".{name}".endswith(f".{ending}")]
         for name in sorted(named, key=len):
-            tensor = checkpoint.tensor(name)
+            tensor = checkpoint.wide(name)
             if tuple(tensor.shape) == shape:
                 return tensor
     problem = f"its checkpoint has no tensor {module}.weight of the shape {list(shape)}"

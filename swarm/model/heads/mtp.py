@@ -104,11 +104,11 @@ def mtp_head(target: Checkpoint) -> FeatureHead:
 
     def norm_like_the_layers(name: str) -> nn.Module:
         norm: nn.Module = copy.deepcopy(first.input_layernorm)
-        norm.load_state_dict({"weight": target.tensor(f"{name}.weight").float()})
+        norm.load_state_dict({"weight": target.wide(f"{name}.weight").float()})
         return norm
 
     fc = nn.Linear(2 * width, width, bias=False, device="meta")
-    fc.load_state_dict({"weight": target.tensor(f"{layout.fc}.weight").float()}, assign=True)
+    fc.load_state_dict({"weight": target.wide(f"{layout.fc}.weight").float()}, assign=True)
     raw = CARRY_RAW_STATES.fullmatch(str(target.config.model_type))
     return FeatureHead(
         decoder,

@@ -85,7 +85,7 @@ def packed(
 
 
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    way = WAYS.get(func)
+    way = WAYS.get(func) or NAMED_WAYS.get(func.name())
     result = way(*args, **kwargs) if way is not None else NotImplemented
     if result is NotImplemented:
         return func(*tree_map(_wide, args), **tree_map(_wide, kwargs))
@@ -230,3 +230,6 @@ WAYS: dict[Any, Callable[..., Any]] = {
     aten._grouped_mm.default: _grouped_mm,
 }
 """Operations that know packed tensors; they return NotImplemented for what they do not know."""
+
+# By its name, because transformers registers it when it is imported: for older GPUs.
+NAMED_WAYS = {"transformers::grouped_mm_fallback": _grouped_mm}

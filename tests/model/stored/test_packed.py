@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
+import transformers.integrations.moe  # noqa: F401 (registers an operation)
 from torch import nn
 from torch.nn import functional
 
@@ -113,11 +114,12 @@ def test_only_the_experts_that_were_hit_are_widened(
                 got, functional.linear(inputs, wide[1]), rtol=1e-5, atol=1e-4
             )
         assert layout.widened == 2 * 2  # a gate and an up-projection each
-        layout.widened = 0
-        got = functional.grouped_mm(inputs, tensor.transpose(-2, -1), offs=ends)
-        torch.testing.assert_close(got[:2], inputs[:2] @ wide[0].T, rtol=1e-5, atol=1e-4)
-        torch.testing.assert_close(got[2:], inputs[2:] @ wide[2].T, rtol=1e-5, atol=1e-4)
-        assert layout.widened == 2 * 2
+        for grouped in (functional.grouped_mm, torch.ops.transformers.grouped_mm_fallback):
+            layout.widened = 0
+            got = grouped(inputs, tensor.transpose(-2, -1), offs=ends)
+            torch.testing.assert_close(got[:2], inputs[:2] @ wide[0].T, rtol=1e-5, atol=1e-4)
+            torch.testing.assert_close(got[2:], inputs[2:] @ wide[2].T, rtol=1e-5, atol=1e-4)
+            assert layout.widened == 2 * 2
         layout.widened = 0
         each = torch.randn(EXPERTS, 3, COLUMNS)
         each[[0, 3]] = 0
