@@ -158,7 +158,7 @@ class DraftTree:
         leaving = {
             node: _leaving(node)
             for node in (self.tip, *self.nodes)
-            if source not in node.asked and node.log_chance >= least
+            if node.log_chance >= least and source not in node.asked
         }
         found = [node for node, log_chance in leaving.items() if log_chance >= least]
         return sorted(found, key=leaving.__getitem__, reverse=True)

@@ -22,6 +22,9 @@ class Source(Enum):
     FEATURES = "features"  # a head that reads the target's hidden states
     MODEL = "model"  # a language model of its own
 
+    # An enumeration's own hash is a Python function, and a draft tree asks for it all the time.
+    __hash__ = object.__hash__
+
     @property
     def is_free(self) -> bool:
         """Whether a guess costs the client next to nothing."""
