@@ -68,6 +68,15 @@ class KVCache:
         """The row where the next forward has to begin: at the newest state, or behind all rows."""
         return self.length if self.states is None else self.states.row
 
+    def replayed(self) -> torch.Tensor | None:
+        """Return the inputs [n(, hidden)] of the rows from `begins` on; None if there are none."""
+        return None if self.states is None else self.states.replayed()
+
+    def catch_up(self, rows: int) -> None:
+        """Count so many of these rows as computed again."""
+        if self.states is not None:
+            self.states.catch_up(rows)
+
     def fits(self, placement: Placement, count: int = 0) -> bool:
         """Return whether the placement's rows are there, with `count` more within the limit."""
         start = placement.start

@@ -26,6 +26,7 @@ from swarm.model.fit import check_fit
 from swarm.model.head import Head
 from swarm.model.miniature import miniatures
 from swarm.model.partial import Absent, cut
+from swarm.model.self_check import choose_way
 from swarm.model.span import Span
 
 IDS = torch.tensor([3, 1, 2, 1, 3])  # small ids, for small vocabularies
@@ -95,7 +96,7 @@ def rehearse(name: str, config: PreTrainedConfig, parts: Parts) -> Rehearsal:
         )
         raise UnsupportedModel(name, why)
     for span in spans:
-        span.choose_attention(name)
+        choose_way(span, name)
     return Rehearsal(whole, spans, head)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from swarm.errors import SpanError, UnsupportedModel
+from swarm.errors import SpanError
 from swarm.model.anatomy import MODELS_OWN_ATTENTION, narrow
 from swarm.model.attention import PACKED, running, running_now
 from swarm.model.cache import KVCache, PackedCache, cache_argument, packed_cache_of
@@ -25,12 +25,7 @@ from swarm.model.taps import TapHooks, Taps
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import Placement
 
-CHECK_TOKENS = 6  # enough for two chunks and a neighbour
-# Relative error of the self-check in 32 bits and more: noise is far below, wrong masks far above.
-TOLERANCE = 1e-3
-ROUGH_TOLERANCE = 0.1  # in 16 bits, where two correct ways of attending differ visibly
-# Rotary embeddings that turn a whole row by its largest position.
-LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
+MAX_REPLAYED = 64  # rows in front of new ones; the batch was planned for these alone
 # Exceptions of a model's own code, when it runs in a way that it was not made for.
 FAILURES = (AttributeError, IndexError, TypeError, ValueError, RuntimeError)
 
@@ -53,23 +48,39 @@ class Work:
     @classmethod
     def behind(cls, cache: KVCache, inputs: torch.Tensor) -> "Work":
         """Return a work whose tokens follow all that the cache holds, one after the other."""
-        start = cache.length
-        positions = tuple(range(start, start + inputs.shape[0]))
-        return cls(cache, inputs, Placement(start, (), positions, trunk=start, sees=None))
+        return cls.at(cache, cache.length, inputs)
+
+    @classmethod
+    def at(cls, cache: KVCache, row: int, inputs: torch.Tensor, taps: Taps | None = None) -> "Work":
+        """Return a work whose tokens lie from this row on, each behind the one before it."""
+        positions = tuple(range(row, row + len(inputs)))
+        return cls(cache, inputs, Placement(row, (), positions, trunk=row, sees=None), taps)
 
     def with_replay(self) -> "Work":
         """Return the work with the rows before it that have to be computed once more.
 
         These are on a line: only there a cache begins before the rows that it holds.
         """
-        states = self.cache.states
-        replayed = None if states is None else states.replayed()
+        replayed = self.cache.replayed()
         if replayed is None:
             return self
-        row = self.cache.begins
-        positions = (*range(row, row + len(replayed)), *self.placement.positions)
         inputs = torch.cat([replayed, self.inputs.to(replayed.dtype)])
-        return Work(self.cache, inputs, Placement(row, (), positions, row, sees=None), self.taps)
+        return Work.at(self.cache, self.cache.begins, inputs, self.taps)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a span runs its layers.
+
+    Attributes:
+        packs: many sessions in one forward, by packed attention.
+        gathers: layers get the rows of all sessions: see `PackedCache`.
+        stepwise: layers that keep states read one token at a time once they have a state.
+    """
+
+    packs: bool
+    gathers: bool
+    stepwise: bool
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,7 @@ class Span:
         self._gathers = False  # see PackedCache; only where layers do not run packed otherwise
         self._model = model
         self._decoder: Any = model.get_submodule(decoder)
-        self._config: Any = self._decoder.config
+        self.config: Any = self._decoder.config
         self._packed_cache = packed_cache_of(self._decoder)
         self._cache_argument = cache_argument(self._decoder)
         self._mixers = Mixers((), running_now)
@@ -161,7 +172,9 @@ class Span:
         if not 0 <= first < last <= checkpoint.num_layers:
             problem = f"{checkpoint.name} has the layers [0, {checkpoint.num_layers})"
             raise SpanError(first, last, problem)
-        from swarm.model.rehearsal import rehearsed  # which runs spans and heads itself
+        # Both run spans themselves.
+        from swarm.model.rehearsal import rehearsed
+        from swarm.model.self_check import choose_way
 
         anatomy = rehearsed(checkpoint)
         model = build(
@@ -174,7 +187,7 @@ class Span:
             progress=progress,
         )
         span = cls(model, anatomy.decoder, anatomy.layers, first, last, checkpoint.config)
-        span.choose_attention(checkpoint.name, anatomy.stepwise)
+        choose_way(span, checkpoint.name, anatomy.stepwise)
         return span
 
     @property
@@ -216,6 +229,7 @@ class Span:
         self._check(batch, route)
         for work in batch:
             work.cache.place(work.placement)
+            self._catch_up(route, work.cache)
         whole = [work.with_replay() for work in batch]
         with torch.inference_mode():
             if self.packs:
@@ -242,56 +256,29 @@ class Span:
     def stepwise(self) -> bool:
         return self._mixers.stepwise
 
-    def choose_attention(self, name: str, stepwise: bool = False) -> None:
-        """Use packed attention if it gives what the model's own attention gives, else the latter.
+    def run_by(self, way: Way) -> None:
+        """Run the layers in this way from now on."""
+        self.packs = way.packs
+        self._gathers = way.gathers
+        self._mixers.stepwise = way.stepwise
+        self.config._attn_implementation = PACKED if way.packs else MODELS_OWN_ATTENTION
+        self._routes.clear()
+
+    def find_states(self, inputs: torch.Tensor) -> None:
+        """Find the modules that keep states, and make each run on one session at a time.
 
         Args:
-            stepwise: whether layers that keep states must read one token at a time, as it was found
-                of a miniature: in 16 bits the difference may be too small to see.
-
-        Raises:
-            UnsupportedModel: about the model of this ``name``, if chunks do not give what one piece
-                gives.
+            inputs: that the layers read for it, [n(, hidden)].
         """
-        generator = torch.Generator().manual_seed(0)
-        if self.first:
-            inputs = torch.randn((CHECK_TOKENS, self.hidden_size), generator=generator)
-        else:
-            inputs = torch.randint(self.vocab_size, (CHECK_TOKENS,), generator=generator)
-        try:
-            expected = self.once(inputs)
-            self._find_mixers(inputs)
-            why = self._first_that_fits(inputs, expected, stepwise)
-        except torch.OutOfMemoryError:
-            raise
-        except FAILURES as error:
-            why = f"its layers do not run alone ({type(error).__name__}: {error})"
-            raise UnsupportedModel(name, why) from error
-        if why:
-            raise UnsupportedModel(name, why)
-        if self.packs:
-            self.why_alone = ""
-        if turns_by_length(self._config):
-            self.packs = False
-            self.why_alone = "its rotary embedding turns all of a row by the row's largest position"
 
-    def _first_that_fits(
-        self, inputs: torch.Tensor, expected: torch.Tensor, stepwise: bool
-    ) -> str | None:
-        """Choose the fastest way to run that is right; return what is wrong with the last, if all.
+        def run(states: States) -> None:
+            cache = KVCache(self.first, self.last, states=states)
+            with suppress(NotPackable, *FAILURES):  # a check will find what that is about
+                self.forward([Work.behind(cache, inputs)])
 
-        The layers get the rows of new tokens, or of all; else sessions run one after another.
-        """
-        why = None
-        for self.packs, self._gathers in ((True, False), (True, True), (False, False)):
-            self._attend_by(PACKED if self.packs else MODELS_OWN_ATTENTION)
-            for steps in (stepwise, True) if self.recurrent and not stepwise else (stepwise,):
-                self._mixers.stepwise = steps
-                why = self._differs(inputs, expected)
-                if not why:
-                    return None
-            self.why_alone = why or ""
-        return why
+        mixers = find_mixers(self._model, self._layers_path, run)
+        self.recurrent = bool(mixers)
+        self._mixers = Mixers(mixers, running_now)
 
     def _check(self, batch: Sequence[Work], route: _Route) -> None:
         shape = (self.hidden_size,) if route.first else ()
@@ -316,6 +303,14 @@ class Span:
             if problem:
                 raise SpanError(route.first, route.last, problem)
             seen.add(id(work.cache))
+
+    def _catch_up(self, route: _Route, cache: KVCache) -> None:
+        """Compute rows once more until few are left to compute in front of new ones."""
+        while (replayed := cache.replayed()) is not None and len(replayed) > MAX_REPLAYED:
+            piece = replayed[:MAX_REPLAYED]
+            with torch.inference_mode():
+                self._run(route, [Work.at(cache, cache.begins, piece)])
+            cache.catch_up(len(piece))
 
     def _run(self, route: _Route, batch: Sequence[Work]) -> list[torch.Tensor]:
         # All uploads happen before the forward: no layer waits for one.
@@ -371,8 +366,8 @@ class Span:
             if not self.first <= key[0] < key[1] <= self.last:
                 problem = f"the layers [{key[0]}, {key[1]}) are not all in it"
                 raise SpanError(self.first, self.last, problem)
-            config = narrow(self._config, *key)
-            config._attn_implementation = self._config._attn_implementation
+            config = narrow(self.config, *key)
+            config._attn_implementation = self.config._attn_implementation
             layers = nn.ModuleList(self._layers[key[0] : key[1]])
             route = self._routes[key] = _Route(*key, layers, config)
             self._hook_ends(*key)
@@ -401,84 +396,3 @@ class Span:
                     self._output = output[0] if isinstance(output, tuple) else output
 
             exit_.register_forward_hook(catch)
-
-    def _find_mixers(self, inputs: torch.Tensor) -> None:
-        """Find the modules that keep states, and make each run on one session at a time."""
-
-        def run(states: States) -> None:
-            cache = KVCache(self.first, self.last, states=states)
-            with suppress(NotPackable, *FAILURES):  # what that is about, the check will find
-                self.forward([Work.behind(cache, inputs)])
-
-        mixers = find_mixers(self._model, self._layers_path, run)
-        self.recurrent = bool(mixers)
-        self._mixers = Mixers(mixers, running_now)
-
-    def _attend_by(self, implementation: str) -> None:
-        self._config._attn_implementation = implementation
-        self._routes.clear()
-
-    def _differs(self, inputs: torch.Tensor, expected: torch.Tensor) -> str | None:
-        """Run `inputs` in two chunks; return what is wrong with the result, if anything.
-
-        The second chunk runs beside a neighbour and, if the span branches, beside a losing branch.
-        """
-        cache = self.new_cache()
-        neighbour = self.new_cache()
-        cut = CHECK_TOKENS * 2 // 3
-        try:
-            start = self.forward([Work.behind(cache, inputs[:cut])])[0]
-            chunk = Work.behind(cache, inputs[cut:])
-            if self.branches:
-                chunk = _beside(inputs[:1], chunk)
-            outputs = self.forward([Work.behind(neighbour, inputs[1:cut]), chunk])
-            rest = outputs[1][-len(inputs) + cut :]
-            if self.recurrent:
-                rest = torch.cat([rest[:-1], self._rolled_back(cache, neighbour, inputs)])
-        except NotPackable as error:
-            if not self.packs:
-                raise
-            return str(error)
-        except FAILURES as error:
-            if not self.packs:
-                raise
-            log.debug("packed, its layers raise %s: %s", type(error).__name__, error)
-            return "it attends by code of its own"
-        self.nbytes_per_token = cache.nbytes_per_token
-        if cache.states is not None:
-            self.nbytes_of_states = cache.states.nbytes_each
-        difference = torch.cat([start, rest]).float() - expected.float()
-        error_norm = difference.norm() / expected.float().norm()
-        if not error_norm <= (TOLERANCE if self.dtype.itemsize >= 4 else ROUGH_TOLERANCE):
-            how = f"relative error {error_norm:.2g}"
-            return f"its layers give another result in chunks than in one piece ({how})"
-        return None
-
-    def _rolled_back(
-        self, cache: KVCache, neighbour: KVCache, inputs: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the last token's output once more, after a rollback between two states.
-
-        The neighbour reads as many tokens as the cache then does, so both are one batch.
-        """
-        last = len(inputs) - 1
-        trunk = CHECK_TOKENS * 2 // 3
-        again = Work(cache, inputs[last:], Placement(last, (), (last,), trunk, sees=None))
-        beside = Work.behind(neighbour, inputs[:2])
-        return self.forward([again, beside])[0]
-
-
-def _beside(branch: torch.Tensor, work: Work) -> Work:
-    """Return the work with one more token before, `branch` [1(, hidden)], that no other sees."""
-    start = work.placement.start
-    positions = work.placement.positions
-    sees = (1, *((2 << i) - 2 for i in range(1, len(positions) + 1)))
-    placement = Placement(start, (), (start, *positions), start, sees)
-    return Work(work.cache, torch.cat((branch, work.inputs)), placement)
-
-
-def turns_by_length(config: Any) -> bool:
-    """Return whether a model's rotary embedding turns a whole row by its largest position."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    kinds = [rope, *(entry for entry in rope.values() if isinstance(entry, dict))]
-    return any(kind.get("rope_type") in LENGTH_DEPENDENT_ROPE for kind in kinds)

@@ -12,7 +12,8 @@ from gpu.report import Table
 from gpu.sizes import Sizes
 from gpu.spans import relative_error
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.span import ROUGH_TOLERANCE, Span, Work
+from swarm.model.self_check import ROUGH_TOLERANCE
+from swarm.model.span import Span, Work
 
 WARM_UP = 3
 DTYPES = (torch.bfloat16, torch.float32)

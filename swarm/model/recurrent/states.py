@@ -124,8 +124,15 @@ class States:
     def advance(self, inputs: torch.Tensor) -> None:
         """Keep the states of a forward that has read the replayed rows and then `inputs`."""
         self._inputs.append(inputs)
+        self._keep(self.length)
+
+    def catch_up(self, rows: int) -> None:
+        """Keep the states of a forward that has read the next `rows` of the replayed rows alone."""
+        self._keep(self.row + rows)
+
+    def _keep(self, row: int) -> None:
         own = {key: _alone(state) for key, state in self._new.items()}
-        self._snapshots.append(Snapshot(self.length, {**self._snapshots[-1].tensors, **own}))
+        self._snapshots.append(Snapshot(row, {**self._snapshots[-1].tensors, **own}))
         self._new = {}
         if len(self._snapshots) > self._most:
             rows = [snapshot.row for snapshot in self._snapshots]

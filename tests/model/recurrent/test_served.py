@@ -12,6 +12,7 @@ from helpers.local_chain import Chain, Session, tokens, whole_logits
 from helpers.models import LAYERS
 from helpers.recurrent_models import RECURRENT, RECURRENT_ALONE
 from swarm.errors import SpanError
+from swarm.model import span as spans
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.recurrent.states import MAX_SNAPSHOTS
 from swarm.model.span import Span, Work
@@ -150,6 +151,24 @@ def test_a_forward_that_fails_may_be_tried_again(tmp_path: Path) -> None:
     assert (cache.length, other.length) == (6, 0)
     expected = span.forward([Work.behind(span.new_cache(), text)])[0]
     torch.testing.assert_close(rest, expected[3:])
+
+
+def test_many_rows_are_computed_again_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = RECURRENT["qwen3_next"].save(tmp_path / "model")
+    chain = Chain(Checkpoint.open(str(tmp_path / "model")))
+    monkeypatch.setattr(spans, "MAX_REPLAYED", 3)
+    session, text = chain.open(), tokens(14, seed=1)
+    chain.run((session, text[:12]))
+    sizes: list[int] = []
+    layer = chain.spans[1]._layers[2]
+    layer.register_forward_hook(lambda _, args, output: sizes.append(output.shape[1]))
+    back = session.place(2, epoch=1, root=11, parents=(2, 1))
+    other = torch.cat([text[:11], text[12:]])
+    logits = chain.run_placed((session, text[12:], back))[0]
+    assert sizes == [3, 3, 3, 2 + 2]
+    assert error(logits, whole_logits(model, other)[-2:]) <= BOUND
 
 
 def test_branches_are_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from swarm.model.recurrent.states import MAX_SNAPSHOTS, States
 
 KEY = (0, "recurrent", 0)
 IN_PLACE = (0, "conv", 0)
+MOST_AT_ONCE = 4  # rows that a forward reads again in front of new ones
 
 
 def read(state: int, tokens: list[int]) -> int:
@@ -48,6 +49,12 @@ class Session(RuleBasedStateMachine):
         replayed = self.states.replayed()
         again = [] if replayed is None else replayed.tolist()
         assert again == self.text[self.states.row :]
+        while len(again) > MOST_AT_ONCE:
+            self.states.begin()
+            self.layer.forward(self.states, again[:MOST_AT_ONCE])
+            self.states.catch_up(MOST_AT_ONCE)
+            again = again[MOST_AT_ONCE:]
+            assert again == self.text[self.states.row :]
         self.states.begin()
         self.layer.forward(self.states, again + tokens)
         if not fails:
