@@ -40,7 +40,7 @@ from swarm.model.drafts.dtype import check_compute
 from swarm.model.quantization import named
 from swarm.model.rehearsal import rehearsed
 from swarm.network.known_peers import KnownPeers, Reputation
-from swarm.outputs import Audits, Compute, Generation
+from swarm.outputs import Audits, Compute, Generation, Piece
 from swarm.request import Options, Request
 from swarm.routing.health import Health
 from swarm.util.tasks import end, within
@@ -339,6 +339,17 @@ class SwarmClient:
         return await Scorer(self.models, self._threads, self._router).read(
             self._ids(prompt), logits_to_keep
         )
+
+    async def score(self, prompt: str | Sequence[int], *, likely: int = 0) -> list[Piece]:
+        """Return every token of a text with its log probability at temperature 1, in nats.
+
+        The first token has none. Nothing is generated, and `read`'s errors are raised.
+
+        Args:
+            likely: how many of the likeliest tokens to tell at each place.
+        """
+        scorer = Scorer(self.models, self._threads, self._router)
+        return await scorer.score(self._ids(prompt), likely)
 
     @property
     def compute(self) -> Compute:

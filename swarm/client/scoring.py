@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from typing import TypeVar
 
@@ -16,11 +17,15 @@ from swarm.chain.stage import ChainLink
 from swarm.chain.terms import MAX_ROWS, Terms
 from swarm.client.cpu_threads import Executors
 from swarm.client.models import ClientModels
+from swarm.decoding.sampling import log_probabilities
 from swarm.decoding.windows import windows
+from swarm.outputs import Likely, Piece
 from swarm.request import check_tokens
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 TRIES = 3  # chains that may fail; what one has computed is lost with it
+
+Scored = tuple[float | None, Sequence[tuple[int, float]]]  # of a token, and of the likeliest
 
 T = TypeVar("T")
 
@@ -72,6 +77,47 @@ class Scorer:
             await self._compute(head.logits, chunk) for chunk in torch.split(rows, MAX_FRAME_TOKENS)
         ]
         return Reading(normed, hidden, torch.cat(chunks))
+
+    async def score(self, tokens: Sequence[int], likely: int = 0) -> list[Piece]:
+        """Return every token of a text with its log probability; the first one has none.
+
+        Args:
+            likely: how many of the likeliest tokens to tell at each place.
+
+        Raises what `read` raises.
+        """
+        check_tokens(tokens, 0, self._models.checkpoint)
+        head = self._models.own_head
+        hidden = await on_some_chain(
+            self._router, lambda chain: self._over(chain, tokens), tries=TRIES
+        )
+
+        def scored(rows: Tensor, first: int) -> list[Scored]:
+            following = tokens[first : first + len(rows)]
+            logits = head.logits(rows)
+            return [
+                log_probabilities(row, token, likely)
+                for row, token in zip(logits, following, strict=True)
+            ]
+
+        scores: list[Scored] = [(None, [])]
+        for start in range(0, len(tokens) - 1, MAX_FRAME_TOKENS):
+            rows = hidden[start : min(start + MAX_FRAME_TOKENS, len(tokens) - 1)]
+            scores += await self._compute(partial(scored, first=start + 1), rows)
+        return self._pieces(tokens, scores)
+
+    def _pieces(self, tokens: Sequence[int], scores: Sequence[Scored]) -> list[Piece]:
+        spell = self._models.lexicon.spell
+        pieces = []
+        offset = 0
+        for token, (logprob, likeliest) in zip(tokens, scores, strict=True):
+            likely = tuple(Likely(each, spell(each), score) for each, score in likeliest)
+            text = spell(token)
+            pieces.append(
+                Piece(token, text, "target", logprob=logprob, likely=likely, offset=offset)
+            )
+            offset += len(text)
+        return pieces
 
     async def _over(self, chain: Sequence[ChainLink], tokens: Sequence[int]) -> Tensor:
         """Final hidden states ``[n, hidden]`` before the final norm."""

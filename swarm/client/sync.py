@@ -88,6 +88,10 @@ class BlockingClient:
         """Return the hidden states and logits of every token of a text."""
         return self.run(self.client.read(prompt, logits_to_keep=logits_to_keep))
 
+    def score(self, prompt: str | Sequence[int], *, likely: int = 0) -> list[Piece]:
+        """Return every token of a text with its log probability."""
+        return self.run(self.client.score(prompt, likely=likely))
+
     def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Iterator[Piece]:
         """Generate piece by piece; leaving the loop early ends the generation."""
         pieces = self.client.stream(prompt, **options).__aiter__()

@@ -13,6 +13,7 @@ from swarm.client.chat_template import ChatPrompt
 from swarm.gateway.asked import asked_of
 from swarm.gateway.bounded_json import read_object
 from swarm.gateway.browsers import check_host, check_origin
+from swarm.gateway.echo import echoed
 from swarm.gateway.errors import BadRequest, ErrorReply, WrongKey, error_reply
 from swarm.gateway.intake import BodyReservation, Intake
 from swarm.gateway.keys import ApiKeys, Owners, authorization
@@ -143,12 +144,10 @@ class Gateway:
             async with aclosing(texts) as events:
                 if body.stream:
                     return await self._stream(request, events, reply, headers)
-                generations = {
-                    event.index: event.generation
-                    async for event in events
-                    if isinstance(event, EndEvent)
-                }
-                in_order = [generations[index] for index in sorted(generations)]
+                ends = [event async for event in events if isinstance(event, EndEvent)]
+                in_order = [
+                    echoed(event, body) for event in sorted(ends, key=lambda end: end.index)
+                ]
                 return web.json_response(reply.whole(in_order), headers=headers)
 
     async def _read(

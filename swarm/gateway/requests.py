@@ -288,11 +288,33 @@ class TextBody(Body):
     logprobs: Annotated[int | None, BeforeValidator(read_likely)] = Field(
         default=None, ge=0, le=MAX_LOGPROBS
     )
+    echo: bool = False  # the text begins with the prompt
+    scores_only: bool = False  # nothing is generated: ``max_tokens`` is 0, with `echo`
     add_special_tokens: bool = True  # those that the tokenizer puts before every text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scores(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        no_text = fields.get("echo") is True and fields.get("max_tokens") == 0
+        return {**fields, "scores_only": no_text}
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "TextBody":
+        if self.echo and self.stream:
+            raise ValueError("echo needs a reply that is not streamed")
+        return self
 
     @property
     def prompts(self) -> int:
         return len(self.prompt)
+
+    @property
+    def new_tokens(self) -> tuple[int | None, int]:
+        if self.scores_only:
+            return 1, 1  # it is not told
+        return super().new_tokens
 
     @property
     def num_logprobs(self) -> int | None:

@@ -22,7 +22,7 @@ from swarm.gateway.errors import BadRequest, UnknownModel, error_reply
 from swarm.gateway.merge import merged
 from swarm.gateway.metrics import Metrics
 from swarm.gateway.prompts import ParserThreads, prompts_of
-from swarm.gateway.requests import MAX_CHOICES, Body
+from swarm.gateway.requests import MAX_CHOICES, Body, TextBody
 from swarm.gateway.speedometer import Speedometer
 from swarm.outputs import Audits, Generation, Piece, RouteStop
 from swarm.request import Options, Request, context_tokens
@@ -39,6 +39,7 @@ class Engine(Protocol):
     def stream(
         self, prompt: str | Sequence[int], **options: Unpack[Options]
     ) -> GenerationStream: ...
+    async def score(self, prompt: Sequence[int], *, likely: int = 0) -> list[Piece]: ...
     async def find_chain(self) -> list[ChainLink]: ...
     async def look(self) -> ModelStatus: ...
 
@@ -58,6 +59,7 @@ class EndEvent:
 
     index: int
     generation: Generation
+    echo: tuple[Piece, ...] | None = None  # the prompt, if the text begins with it
 
 
 TextEvent = TokenEvent | EndEvent
@@ -162,6 +164,7 @@ class Service:
                 self._options(asked, prompt, number, owner)
                 for number, prompt in enumerate(of_texts)
             ]
+            echoes: list[tuple[Piece, ...] | None] | None = None
             first = None
             while first is None:
                 streams = [
@@ -171,8 +174,17 @@ class Service:
                 await availability.wait_until_likely()
                 async with self._admission.place(body.model, count):
                     given_up = asyncio.Event()
+                    if echoes is None:
+                        echoes = [await self._echo(asked, prompt.ids) for prompt in prompts]
                     texts = [
-                        self._text(index, body.model, stream, arrived_at, given_up)
+                        self._text(
+                            index,
+                            body.model,
+                            stream,
+                            arrived_at,
+                            given_up,
+                            echoes[index // body.n],
+                        )
                         for index, stream in enumerate(streams)
                     ]
                     async with aclosing(merged(texts)) as events:
@@ -222,11 +234,13 @@ class Service:
         stream: GenerationStream,
         arrived_at: float,
         given_up: asyncio.Event,
+        echo: tuple[Piece, ...] | None,
     ) -> AsyncGenerator[TextEvent, None]:
         """Generate one text, and report it to the metrics, the speedometer and availability.
 
         Args:
             given_up: set if the text is closed because its peers are gone.
+            echo: the prompt, if it is told with the text.
         """
         speed = self._speedometer.began(model)
         availability = self._availability[model]
@@ -250,7 +264,7 @@ class Service:
             generation = stream.result
             speed.finished(generation.stats)
             self._metrics.finished(model, generation.stats, self._clock() - arrived_at)
-            yield EndEvent(index, generation)
+            yield EndEvent(index, generation, echo)
         except Exception as error:
             ended = True
             reply = error_reply(error)
@@ -263,6 +277,17 @@ class Service:
             availability.text_ended(for_want_of_peers)
             if not ended and not given_up.is_set():
                 self._metrics.abandoned(model)
+
+    async def _echo(self, asked: Asked, prompt: Sequence[int]) -> tuple[Piece, ...] | None:
+        """Return the prompt as it is told with the text, if it is to be."""
+        body = asked.body
+        if not (isinstance(body, TextBody) and body.echo):
+            return None
+        engine = self.engine(body.model)
+        if body.num_logprobs is not None:
+            return tuple(await engine.score(prompt, likely=body.num_logprobs))
+        spell = engine.models.lexicon.spell
+        return tuple(Piece(token, spell(token), "target") for token in prompt)
 
     async def _missing(self, availability: Availability) -> str | None:
         try:

@@ -30,7 +30,7 @@ BEAMS = "one text is written at a time"
 REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "best_of": ((0, 1), "ask for several texts with n"),
     "top_logprobs": ((0,), "say how many with logprobs"),
-    "echo": ((False,), "the prompt is yours already"),
+    "echo": ((False,), "ask POST /v1/completions for it"),
     "suffix": (("",), "text is only added at the end"),
     "functions": (([],), "give them as tools"),
     "function_call": (("none", "auto"), "say it with tool_choice"),

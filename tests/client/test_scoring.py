@@ -50,6 +50,23 @@ async def test_of_some_tokens_alone_logits_are_computed(make: Callable[[], Swarm
     torch.testing.assert_close(reading.logits, whole[0][-3:], atol=1e-4, rtol=1e-4)
 
 
+async def test_scores_are_the_log_probabilities_of_the_whole_model(
+    make: Callable[[], Swarm], whole, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("swarm.client.scoring.MAX_FRAME_TOKENS", 64)
+    async with swarm_of(make, *STAGES) as swarm:
+        pieces = await soon(reader(swarm).score(TEXT, likely=3))
+    expected = whole[0].log_softmax(-1)
+    assert [piece.token_id for piece in pieces] == TEXT
+    assert pieces[0].logprob is None
+    for place, piece in enumerate(pieces[1:]):
+        assert piece.logprob == pytest.approx(float(expected[place, piece.token_id]), abs=1e-4)
+        likeliest = expected[place].topk(3)
+        assert [each.logprob for each in piece.likely] == pytest.approx(
+            likeliest.values.tolist(), abs=1e-4
+        )
+
+
 async def test_a_text_longer_than_a_frame_travels_in_chunks(
     make: Callable[[], Swarm], whole, monkeypatch: pytest.MonkeyPatch
 ):

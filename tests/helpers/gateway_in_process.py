@@ -19,13 +19,14 @@ from helpers.swarm_in_process import Material, Swarm, swarm_of
 from swarm.chain.stage import ChainLink
 from swarm.client.generation import GenerationStream
 from swarm.client.models import ClientModels
+from swarm.client.scoring import Scorer
 from swarm.client.status import ModelStatus, entry_of, look_at
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.problems import problems
 from swarm.gateway.server import Settings, serving
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
-from swarm.outputs import Audits
+from swarm.outputs import Audits, Piece
 from swarm.request import Options, Request
 
 SPANS = ((0, 4), (4, 8))
@@ -59,6 +60,10 @@ class InProcessClient:
             kept=self.swarm.kept,
             memory=self.swarm.memory,
         )
+
+    async def score(self, prompt: Sequence[int], *, likely: int = 0) -> list[Piece]:
+        scorer = Scorer(self.models, self.swarm._threads, self.swarm.router)
+        return await scorer.score(prompt, likely)
 
     @property
     def audits(self) -> Audits:
