@@ -17,6 +17,7 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import Quantization
 from swarm.model.rehearsal import rehearsed
 from swarm.model.span import Span
+from swarm.routing.cuts import Cuts
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Prepared:
 
     Attributes:
         capacity: how many layers fit; 0 if the operator has chosen the layers.
+        cuts: where the model may be cut.
         load: what loads a span of it.
     """
 
@@ -59,6 +61,7 @@ class Prepared:
     dtype: torch.dtype
     room: MemoryBudget
     capacity: int
+    cuts: Cuts
     load: LoadSpan = Span.load
 
 
@@ -79,15 +82,15 @@ def _prepare(options: PeerOptions) -> Prepared:
         options.quantization.check(options.device)
     load = scripted(options.model) if options.scripted else Span.load
     checkpoint = Checkpoint.open(options.model, options.quantization)
-    rehearsed(checkpoint)
+    cuts = rehearsed(checkpoint).cuts
     dtype = options.dtype or choose_dtype(checkpoint, options.device)
     memory = DeviceMemory(options.device, options.memory)
     room = MemoryBudget.measure(checkpoint, dtype, memory, options.cache_tokens, options.head)
     capacity = 0
     if options.layers is None:
-        capacity = min(room.capacity(), options.max_layers or room.model_layers)
+        capacity = _capacity(options, room, cuts)
     else:
-        _check_layers(options.layers, checkpoint)
+        _check_layers(options.layers, checkpoint, cuts)
         if options.head and options.layers[1] != checkpoint.num_layers:
             raise ConfigError(
                 "--head",
@@ -97,12 +100,32 @@ def _prepare(options: PeerOptions) -> Prepared:
             )
         room.check(options.layers)
     _ = checkpoint.fingerprint
-    return Prepared(checkpoint, dtype, room, capacity, load)
+    return Prepared(checkpoint, dtype, room, capacity, cuts, load)
 
 
-def _check_layers(layers: tuple[int, int], checkpoint: Checkpoint) -> None:
+def _capacity(options: PeerOptions, room: MemoryBudget, cuts: Cuts) -> int:
+    """Return how many layers to serve at most.
+
+    Raises:
+        DoesNotFit, ConfigError: if that is less than any span that cannot be cut any more.
+    """
+    first, last = cuts.smallest
+    if options.max_layers is not None and options.max_layers < last - first:
+        raise ConfigError(
+            "--max-layers",
+            f"{options.model} can be cut {cuts}; give at least {last - first}",
+        )
+    fitting = room.capacity()
+    if fitting < last - first:
+        room.check((first, last))
+    return min(max(fitting, last - first), options.max_layers or room.model_layers)
+
+
+def _check_layers(layers: tuple[int, int], checkpoint: Checkpoint, cuts: Cuts) -> None:
     first, last = layers
     if not 0 <= first < last <= checkpoint.num_layers:
         raise SpanError(
             first, last, f"{checkpoint.name} has the layers [0, {checkpoint.num_layers})"
         )
+    if not cuts.allow(first, last):
+        raise SpanError(first, last, f"{checkpoint.name} can be cut {cuts}")

@@ -234,7 +234,7 @@ class PeerServer:
         )
         selection = BlockSelection(
             peer_id,
-            checkpoint.num_layers,
+            self._prepared.cuts,
             self._prepared.capacity,
             membership,
             self._lifecycle.claim,

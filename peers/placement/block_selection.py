@@ -14,6 +14,7 @@ from typing import Protocol
 from peers.placement.membership import as_serving, usual_speed
 from swarm.errors import DirectoryDown
 from swarm.network.dht.records import PeerRecord
+from swarm.routing.cuts import Cuts
 from swarm.routing.placement import ServedSpan, Span, better_span, choose_span
 
 CLAIM_PAUSE_S = 1.0  # until all peers can see a claim; up to twice that
@@ -41,6 +42,7 @@ class BlockSelection:
     """Chooses layers for one peer.
 
     Args:
+        cuts: where the model may be cut.
         capacity: how many layers this peer can hold.
         claim: lets others know that this peer is about to serve some layers.
     """
@@ -48,14 +50,14 @@ class BlockSelection:
     def __init__(
         self,
         peer_id: str,
-        model_layers: int,
+        cuts: Cuts,
         capacity: int,
         membership: MembershipView,
         claim: Callable[[Span], Awaitable[None]],
         rng: random.Random,
     ) -> None:
         self._peer_id = peer_id
-        self._model_layers = model_layers
+        self._cuts = cuts
         self._capacity = capacity
         self._membership = membership
         self._claim = claim
@@ -65,7 +67,14 @@ class BlockSelection:
         """Claim the layers that the swarm lacks most, and return them. Raise `DirectoryDown`."""
         seen = await self._first_look()
         speed = usual_speed(seen)
-        span = choose_span(as_serving(seen), self._model_layers, self._capacity, speed, self._rng)
+        span = choose_span(
+            as_serving(seen),
+            self._cuts.model_layers,
+            self._capacity,
+            speed,
+            self._rng,
+            self._cuts,
+        )
         for _ in range(CLAIM_ROUNDS):
             try:
                 seen = await self._claim_and_look(span, seen)
@@ -129,7 +138,9 @@ class BlockSelection:
         return respected(await self._membership.take(span) or [], self._peer_id, earlier)
 
     def _better(self, seen: Iterable[PeerRecord], mine: ServedSpan) -> Span | None:
-        return better_span(as_serving(seen), mine, self._model_layers, self._capacity, self._rng)
+        cuts = self._cuts
+        serving = as_serving(seen)
+        return better_span(serving, mine, cuts.model_layers, self._capacity, self._rng, cuts)
 
     def _move(self, seen: "list[PeerRecord] | None", mine: ServedSpan) -> Span | None:
         """Return a better span; None if there is none, or if layers would be left unserved.

@@ -21,6 +21,9 @@ from peers.sessions.downstream import Downstream
 from peers.sessions.limits import SessionLimits
 from peers.sessions.next_links import NextLinks, TooManyDials
 from peers.sessions.session import PeerSession
+from swarm.errors import SpanError
+from swarm.model.cache import KVCache
+from swarm.model.span import Span
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed
 from swarm.util.tasks import end, within
@@ -165,7 +168,7 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
                 opening,
                 Downstream(opening, link, self.next_links, next_link, history, self._counters),
                 reserved,
-                span.new_cache(opening.first, opening.last, opening.max_tokens),
+                _new_cache(span, opening),
                 served.scheduler,
                 self._limits,
                 self.fail,
@@ -331,3 +334,11 @@ def check_opening(
             f"the model's context ends at {max_positions} tokens; ask for {most} at most,"
             " branches included",
         )
+
+
+def _new_cache(span: Span, opening: Open) -> KVCache:
+    """Return the cache of a session. Raise `SessionFault` where the model may not be cut so."""
+    try:
+        return span.new_cache(opening.first, opening.last, opening.max_tokens)
+    except SpanError as error:
+        raise SessionFault(FaultCode.WRONG_LAYERS, error.problem) from None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from swarm.network.dht.records import RECORD_LIFETIME_S, PeerRecord, neighbour_key
 from swarm.outputs import RouteStop, StageTimes
 from swarm.routing.chain import Stage, gaps
+from swarm.routing.cuts import Cuts
 from swarm.routing.health import Health
 from swarm.routing.plan import Candidate
 from swarm.wire.codec import speaks
@@ -53,6 +54,7 @@ class PeerBook:
         known: records of peers that served the model before, as the client remembers them. They
             count as near until they have been asked once.
         needs_head: the last layer counts only where the peer holds the model's head, too.
+        cuts: where the model may be cut, if not anywhere.
 
     Attributes:
         surveyed_at_s: when the directory was read last; negative infinity if it never was.
@@ -65,12 +67,14 @@ class PeerBook:
         health: Health,
         known: Iterable[PeerRecord] = (),
         needs_head: bool = False,
+        cuts: Cuts | None = None,
     ) -> None:
         self.health = health
         self.needs_head = needs_head
         self.surveyed_at_s = float("-inf")
         self.complete = True
         self._model_layers = model_layers
+        self._cuts = cuts or Cuts.anywhere(model_layers)
         self._named = {record.peer_id: _Named(record, float("-inf")) for record in known}
         self._rtt_ms = dict.fromkeys(self._named, 0.0)
         self._outdated: set[str] = set()  # since the survey that is under way began
@@ -239,7 +243,7 @@ class PeerBook:
         queue_ms = self.health.queue_ms(record.peer_id)
         return Candidate(
             record.peer_id,
-            max(record.first_layer - wanted.first, 0),
+            max(self._first_layer(record) - wanted.first, 0),
             min(self._last_layer(record), wanted.last) - wanted.first,
             rtt_ms=rtt_ms,
             fixed_ms=record.queue_ms if queue_ms is None else queue_ms,
@@ -251,12 +255,16 @@ class PeerBook:
             taps=speaks(record.protocol, Tapped),
         )
 
+    def _first_layer(self, record: PeerRecord) -> int:
+        """From which layer on a peer is of use."""
+        return next(each for each in self._cuts.borders if each >= record.first_layer)
+
     def _last_layer(self, record: PeerRecord) -> int:
         """Up to which layer a peer is of use."""
         lacks_head = self.needs_head and not record.head
-        most = self._model_layers - 1 if lacks_head else self._model_layers
-        return min(record.last_layer, most)
+        most = self._model_layers - 1 if lacks_head else record.last_layer
+        return max(each for each in self._cuts.borders if each <= min(record.last_layer, most))
 
     def _overlap(self, record: PeerRecord, first: int, last: int) -> bool:
         """Whether a peer serves some of the layers ``[first, last)``."""
-        return max(first, record.first_layer) < min(last, self._last_layer(record))
+        return max(first, self._first_layer(record)) < min(last, self._last_layer(record))

@@ -178,7 +178,8 @@ class SwarmClient:
         """Return a router that begins with what the client remembers of peers."""
         known = self._known.peers(checkpoint.fingerprint)
         needs_head = self.models.head is None
-        book = PeerBook(checkpoint.num_layers, self._health, known, needs_head)
+        cuts = rehearsed(checkpoint).cuts
+        book = PeerBook(checkpoint.num_layers, self._health, known, needs_head, cuts)
         clean = {peer_id: each.clean for peer_id, each in self._reputations.items() if each.clean}
         return Router(swarm.directory, swarm.connections, checkpoint, book, Ledger(clean))
 

@@ -21,6 +21,7 @@ from swarm.model.edge import explained
 from swarm.model.folder import check_tensors
 from swarm.model.quantization import Shape
 from swarm.model.stored.experts import expert_parameters, matrices
+from swarm.routing.cuts import Cuts
 
 MODELS_OWN_ATTENTION = "eager"  # the one attention implementation that every architecture has
 # A name that transformers does not know: then a forward without layers makes no masks.
@@ -65,6 +66,7 @@ class Anatomy(Parts):
             which may be quantized.
         largest_numel: weights of the largest tensor in the layers or the embedding stage.
         sinks: whether the layers attend to learned sinks.
+        cuts: where the layers may be cut; anywhere, as far as `study` can tell.
         stepwise: whether layers that keep states have to read one token at a time; only a rehearsal
             finds that out.
     """
@@ -74,6 +76,7 @@ class Anatomy(Parts):
     layer_linears: tuple[tuple[Shape, ...], ...]
     largest_numel: int
     sinks: bool
+    cuts: Cuts
     stepwise: bool = False
 
 
@@ -109,6 +112,7 @@ def study(checkpoint: Checkpoint) -> Anatomy:
         layer_linears=layer_linears,
         largest_numel=max(embedding_numels + numels),
         sinks=any("sink" in name for layer in weights for name in layer),
+        cuts=Cuts.anywhere(len(layers)),
     )
 
 

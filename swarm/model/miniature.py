@@ -52,13 +52,19 @@ class _Scale:
     small_layers: int
 
 
-def miniatures(config: PreTrainedConfig) -> "Iterator[Callable[[], PreTrainedConfig]]":
+def miniatures(
+    config: PreTrainedConfig, every_layer: bool = False
+) -> "Iterator[Callable[[], PreTrainedConfig]]":
     """Yield makers of miniatures, the smallest first.
 
     Configurations check themselves when they are made, and may raise any exception.
+
+    Args:
+        every_layer: whether all have as many layers as the model.
     """
     layers = int(config.num_hidden_layers)
-    for few in dict.fromkeys((min(layers, LAYERS), min(layers, MAX_LAYERS))):
+    counts = (layers,) if every_layer else (min(layers, LAYERS), min(layers, MAX_LAYERS))
+    for few in dict.fromkeys(counts):
         for heads in (2, 4):
             yield partial(_miniature, config, few, heads)
 

@@ -13,6 +13,7 @@ import json
 import logging
 import threading
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from swarm.errors import UnsupportedModel
 from swarm.model.anatomy import MODELS_OWN_ATTENTION, Anatomy, Parts, skeleton, study, take_apart
+from swarm.model.borders import find_cuts
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.edge import QUIET, explained, reason
 from swarm.model.fit import check_fit
@@ -28,6 +30,7 @@ from swarm.model.miniature import miniatures
 from swarm.model.partial import Absent, cut
 from swarm.model.self_check import choose_way
 from swarm.model.span import Span
+from swarm.routing.cuts import Cuts
 
 IDS = torch.tensor([3, 1, 2, 1, 3])  # small ids, for small vocabularies
 # In double precision, since some models make much of little noise; some only run in single.
@@ -41,7 +44,8 @@ MAX_NUMEL = 1 << 27  # of a miniature: half a gigabyte
 
 log = logging.getLogger(__name__)
 
-_passed: dict[str, bool] = {}  # configurations, and `Anatomy.stepwise` of their models
+# What a rehearsal has found out of an `Anatomy`, by the configurations that have passed.
+_passed: dict[str, dict[str, Any]] = {}
 _one_at_a_time = threading.Lock()
 
 
@@ -51,13 +55,19 @@ class Rehearsal:
 
     Attributes:
         whole: the miniature.
-        spans: its two halves, or its only layer.
+        spans: its two halves; one, where it cannot be cut.
         head: its head.
+        cuts: where the model may be cut.
     """
 
     whole: PreTrainedModel
     spans: list[Span]
     head: Head
+    cuts: Cuts
+
+
+class _Inseparable(UnsupportedModel):
+    """A part of the model fails without the parts before it."""
 
 
 def rehearsed(checkpoint: Checkpoint) -> Anatomy:
@@ -72,22 +82,49 @@ def rehearsed(checkpoint: Checkpoint) -> Anatomy:
     key = json.dumps(checkpoint.config.to_dict(), sort_keys=True, default=str)
     with _one_at_a_time, QUIET:  # random weights come from one generator for the whole process
         if key not in _passed:
-            spans = rehearse(checkpoint.name, checkpoint.config, anatomy).spans
-            _passed[key] = any(span.stepwise for span in spans)
-    return replace(anatomy, stepwise=_passed[key])
+            passed = rehearse(checkpoint.name, checkpoint.config, anatomy)
+            stepwise = any(span.stepwise for span in passed.spans)
+            _passed[key] = {"cuts": passed.cuts, "stepwise": stepwise}
+        return replace(anatomy, **_passed[key])
 
 
 def rehearse(name: str, config: PreTrainedConfig, parts: Parts) -> Rehearsal:
-    """Run a miniature whole, then in parts. Raises UnsupportedModel if the logits differ."""
+    """Run a miniature whole, then in parts, wherever it may be cut.
+
+    Raises UnsupportedModel if the logits differ wherever it is cut.
+    """
+    anywhere = Cuts.anywhere(int(config.num_hidden_layers))
     whole = _whole_that_runs(name, config, parts)
+    try:
+        spans, head = _checked(name, whole, parts, _anywhere(whole))
+        return Rehearsal(whole, spans, head, anywhere)
+    except _Inseparable as error:
+        refused = error
+    # Layers may hand on more than hidden states. Which do is a matter of all of them.
+    whole = _whole_that_runs(name, config, parts, every_layer=True)
+    with explained(lambda _: refused):
+        cuts = find_cuts(_span(whole, parts, range(anywhere.model_layers)), IDS)
+    if cuts is None or cuts == anywhere:
+        raise refused
+    return Rehearsal(whole, *_checked(name, whole, parts, cuts), cuts)
+
+
+def _anywhere(whole: PreTrainedModel) -> Cuts:
+    return Cuts.anywhere(int(whole.config.num_hidden_layers))
+
+
+def _checked(
+    name: str, whole: PreTrainedModel, parts: Parts, cuts: Cuts
+) -> tuple[list[Span], Head]:
+    """Return the parts of a miniature. Raise UnsupportedModel if they give other logits."""
     expected = _logits(whole)
 
-    def inseparable(why: str) -> UnsupportedModel:
-        return UnsupportedModel(name, f"its layers do not run apart from each other ({why})")
+    def inseparable(why: str) -> _Inseparable:
+        return _Inseparable(name, f"its layers do not run apart from each other ({why})")
 
     with explained(inseparable):
-        spans, head = _apart(whole, parts)
-        logits = _handed_on(spans, head)
+        spans, head = _apart(whole, parts, cuts)
+        logits = _handed_on(spans, head, cuts)
     difference = (logits - expected).abs().max() / expected.abs().max()
     if not difference <= TOLERANCE:
         why = (
@@ -96,14 +133,17 @@ def rehearse(name: str, config: PreTrainedConfig, parts: Parts) -> Rehearsal:
         )
         raise UnsupportedModel(name, why)
     for span in spans:
+        span.cuts = cuts
         choose_way(span, name)
-    return Rehearsal(whole, spans, head)
+    return spans, head
 
 
-def _whole_that_runs(name: str, config: PreTrainedConfig, parts: Parts) -> PreTrainedModel:
+def _whole_that_runs(
+    name: str, config: PreTrainedConfig, parts: Parts, every_layer: bool = False
+) -> PreTrainedModel:
     """Return the smallest miniature that gives logits. Raises UnsupportedModel without one."""
     why = ""
-    for miniature in miniatures(config):
+    for miniature in miniatures(config, every_layer):
         try:
             whole = _whole(name, miniature(), parts)
         except Exception as error:  # from the model's code, with sizes that it was not made for
@@ -156,24 +196,27 @@ def _logits(whole: PreTrainedModel) -> torch.Tensor:
     return logits
 
 
-def _apart(whole: PreTrainedModel, parts: Parts) -> tuple[list[Span], Head]:
-    """Return the model as two spans (one if it has one layer) and a head."""
-    layers = int(whole.config.num_hidden_layers)
-    middle = (layers + 1) // 2
-    spans = []
-    for own in filter(None, (range(middle), range(middle, layers))):
-        model = _without(whole, parts, own, parts.embedding if own.start == 0 else ())
-        spans.append(Span(model, parts.decoder, parts.layers, own.start, own.stop, model.config))
+def _span(whole: PreTrainedModel, parts: Parts, own: range) -> Span:
+    model = _without(whole, parts, own, parts.embedding if own.start == 0 else ())
+    return Span(model, parts.decoder, parts.layers, own.start, own.stop, model.config)
+
+
+def _apart(whole: PreTrainedModel, parts: Parts, cuts: Cuts) -> tuple[list[Span], Head]:
+    """Return the model as two spans (one if it cannot be cut) and a head."""
+    middle = min(cuts.borders[1:], key=lambda place: abs(2 * place - cuts.model_layers - 1))
+    ends = filter(None, (range(middle), range(middle, cuts.model_layers)))
+    spans = [_span(whole, parts, own) for own in ends]
     behind = parts.head if parts.tied is None else (*parts.head, parts.tied)
     return spans, Head(_without(whole, parts, range(0), behind), parts)
 
 
-def _handed_on(spans: list[Span], head: Head) -> torch.Tensor:
-    """Return the logits of `IDS`, handed on behind every layer."""
+def _handed_on(spans: list[Span], head: Head, cuts: Cuts) -> torch.Tensor:
+    """Return the logits of `IDS`, handed on wherever the model may be cut."""
     values = IDS
     for span in spans:
-        for layer in range(span.first, span.last):
-            values = span.once(values, layer, layer + 1)
+        for first, last in pairwise(cuts.borders):
+            if span.first <= first < span.last:
+                values = span.once(values, first, last)
     return head.logits(values)
 
 

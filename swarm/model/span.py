@@ -22,6 +22,7 @@ from swarm.model.quantization import weight_bytes
 from swarm.model.recurrent.mixers import Mixers, find_mixers
 from swarm.model.recurrent.states import States
 from swarm.model.taps import TapHooks, Taps
+from swarm.routing.cuts import Cuts
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import Placement
 
@@ -102,6 +103,7 @@ class Span:
         packs: whether sessions share one forward; if not, `forward` runs them one after another.
         why_alone: why they do not share one; empty if they do.
         recurrent: whether some layers keep states, which a text can roll back to but not cut.
+        cuts: where the model may be cut: between two of these places all layers run at once.
         stepwise: whether these layers read one token at a time once they have a state.
         taps: whether it catches outputs of its layers on request.
         nbytes: memory of the weights.
@@ -120,6 +122,7 @@ class Span:
         self.last = last
         self.hidden_size = int(config.hidden_size)
         self.vocab_size = int(config.vocab_size)
+        self.cuts = Cuts.anywhere(int(config.num_hidden_layers))
         parameter = next(model.parameters())
         self.dtype = next(
             (p.dtype for p in model.parameters() if p.is_floating_point()), parameter.dtype
@@ -177,6 +180,8 @@ class Span:
         from swarm.model.self_check import choose_way
 
         anatomy = rehearsed(checkpoint)
+        if not anatomy.cuts.allow(first, last):
+            raise SpanError(first, last, f"{checkpoint.name} can be cut {anatomy.cuts}")
         model = build(
             checkpoint,
             anatomy,
@@ -187,6 +192,7 @@ class Span:
             progress=progress,
         )
         span = cls(model, anatomy.decoder, anatomy.layers, first, last, checkpoint.config)
+        span.cuts = anatomy.cuts
         choose_way(span, checkpoint.name, anatomy.stepwise)
         return span
 
@@ -363,6 +369,8 @@ class Span:
         key = (self.first if first is None else first, self.last if last is None else last)
         route = self._routes.get(key)
         if route is None:
+            if not self.cuts.allow(*key):
+                raise SpanError(*key, f"this model can be cut {self.cuts}")
             if not self.first <= key[0] < key[1] <= self.last:
                 problem = f"the layers [{key[0]}, {key[1]}) are not all in it"
                 raise SpanError(self.first, self.last, problem)

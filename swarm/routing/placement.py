@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from swarm.routing.cuts import Cuts
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Span = tuple[int, int]
@@ -43,6 +45,7 @@ def choose_span(
     capacity: int,
     tokens_per_second: float,
     rng: random.Random,
+    cuts: Cuts | None = None,
 ) -> Span:
     """Return the span that helps the weakest layers most.
 
@@ -53,10 +56,10 @@ def choose_span(
     Args:
         capacity: how many layers the peer holds, at least 1; the span has all layers if the model
             has no more.
+        cuts: where the model may be cut, if not anywhere; ``capacity`` holds one of its spans.
     """
-    size = min(capacity, model_layers)
-    starts = range(model_layers - size + 1)
-    return _best(_Coverage.of(peers, model_layers), starts, size, tokens_per_second, rng)
+    spans = (cuts or Cuts.anywhere(model_layers)).spans(capacity)
+    return _best(_Coverage.of(peers, model_layers), spans, tokens_per_second, rng)
 
 
 def better_span(
@@ -65,6 +68,7 @@ def better_span(
     model_layers: int,
     capacity: int,
     rng: random.Random,
+    cuts: Cuts | None = None,
 ) -> Span | None:
     """Return where to move from ``mine``, or None to stay.
 
@@ -72,18 +76,19 @@ def better_span(
 
     Args:
         peers: the peers known to be online; whether ``mine`` is among them makes no difference.
+        cuts: where the model may be cut, if not anywhere.
     """
-    size = min(capacity, model_layers)
     others = _Coverage.of([peer for peer in peers if peer.peer_id != mine.peer_id], model_layers)
     held = np.flatnonzero(others.counts[mine.first_layer : mine.last_layer] == 0) + mine.first_layer
-    if len(held) and held[-1] - held[0] >= size:
+    spans = (cuts or Cuts.anywhere(model_layers)).spans(capacity)
+    if len(held):
+        spans = [span for span in spans if span[0] <= held[0] and held[-1] < span[1]]
+    if not spans:
         return None
-    earliest = max(0, int(held[-1]) + 1 - size) if len(held) else 0
-    latest = min(int(held[0]), model_layers - size) if len(held) else model_layers - size
-    first, last = _best(others, range(earliest, latest + 1), size, mine.tokens_per_second, rng)
+    first, last = _best(others, spans, mine.tokens_per_second, rng)
     now = others.plus(mine.first_layer, mine.last_layer, mine.tokens_per_second)
     then = others.plus(first, last, mine.tokens_per_second)
-    return (first, last) if _pays(now, then, size) else None
+    return (first, last) if _pays(now, then, last - first) else None
 
 
 @dataclass(frozen=True)
@@ -124,22 +129,21 @@ class _Coverage:
         return _Coverage(counts, speeds, self.borders)
 
 
-def _best(others: _Coverage, starts: range, size: int, speed: float, rng: random.Random) -> Span:
-    """Return the best span of ``size`` layers that begins at one of ``starts``."""
-    first = np.arange(starts.start, starts.stop)[:, None]
+def _best(others: _Coverage, spans: Sequence[Span], speed: float, rng: random.Random) -> Span:
+    """Return the best of some spans."""
+    first, last = np.array(spans, dtype=np.int64).T[:, :, None]
     layer = np.arange(len(others.counts))
-    mine = (first <= layer) & (layer < first + size)  # [starts, layers]
+    mine = (first <= layer) & (layer < last)  # [spans, layers]
     strengths = _strengths(others.counts + mine, others.speeds + speed * mine)
     weakest_first = np.sort(strengths, axis=1).tolist()
     most = max(weakest_first)  # lists compare by their first difference
-    costs: dict[int, tuple[int, int]] = {}
-    for i, start in enumerate(starts):
+    costs: dict[Span, tuple[int, int]] = {}
+    for i, span in enumerate(spans):
         if weakest_first[i] == most:
-            borders = _new_borders(others.borders, start, start + size)
-            costs[start] = (_further_peers(strengths[i], size), borders)
+            further = _further_peers(strengths[i], span[1] - span[0])
+            costs[span] = (further, _new_borders(others.borders, *span))
     least = min(costs.values())
-    start = rng.choice([start for start, cost in costs.items() if cost == least])
-    return start, start + size
+    return rng.choice([span for span, cost in costs.items() if cost == least])
 
 
 def _strengths(counts: Ints, speeds: Floats) -> Ints:

@@ -21,6 +21,7 @@ from swarm.identity import Identity
 from swarm.network.dht.records import RECORD_LIFETIME_S, PeerRecord, neighbour_key
 from swarm.outputs import RouteStop, StageTimes
 from swarm.routing.chain import Stage, gaps
+from swarm.routing.cuts import Cuts
 from swarm.routing.health import BAN_S, FIRST_BACKOFF_S, Health
 
 LAYERS = 4
@@ -47,6 +48,24 @@ def test_peers_of_older_protocols_tell_no_outputs_of_their_layers(clock: Clock) 
     rtt_ms = dict.fromkeys(IDS, 10.0)
     found = book_of(clock).candidates(Wanted(0, records[0].model_layers), records, rtt_ms)
     assert [each.taps for each in found] == [False, True]
+
+
+def test_only_layers_between_places_where_the_model_may_be_cut_are_used(clock: Clock) -> None:
+    spans = {IDS[0]: (0, 3), IDS[1]: (1, 4), IDS[2]: (3, 4)}
+    records = [
+        peer_record(peer_id, first_layer=first, last_layer=last, model_layers=LAYERS)
+        for peer_id, (first, last) in spans.items()
+    ]
+    health = Health(clock, clock)
+    book = PeerBook(LAYERS, health, records, cuts=Cuts(LAYERS, (2,)))
+    asked = [record.peer_id for asked in book.to_ask(ALL) for record in asked]
+    assert sorted(asked) == sorted(IDS[:2])  # the third serves only a part of what hangs together
+    used = book.candidates(ALL, records[:2], dict.fromkeys(IDS, 10.0))
+    assert [(each.first_layer, each.last_layer) for each in used] == [(0, 2), (2, 4)]
+    headless = PeerBook(LAYERS, health, records, needs_head=True, cuts=Cuts(LAYERS, (2,)))
+    used = headless.candidates(ALL, records[:1], dict.fromkeys(IDS, 10.0))
+    assert [(each.first_layer, each.last_layer) for each in used] == [(0, 2)]
+    assert [record.peer_id for asked in headless.to_ask(ALL) for record in asked] == IDS[:1]
 
 
 def test_without_a_head_of_its_own_a_client_uses_the_last_layer_of_peers_that_hold_it(

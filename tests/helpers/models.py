@@ -184,6 +184,15 @@ ARCHITECTURES: dict[str, Architecture] = {
     "deepseek_v3": Architecture("deepseek_v3", {**LATENT, **GROUPED_EXPERTS}),
     "deepseek_v32": Architecture("deepseek_v32", {**LATENT, **GROUPED_EXPERTS, **SPARSE}),
     "glm_moe_dsa": Architecture("glm_moe_dsa", {**LATENT, **GROUPED_EXPERTS, **SPARSE}),
+    "glm_moe_dsa_shared": Architecture(
+        "glm_moe_dsa",
+        {
+            **LATENT,
+            **GROUPED_EXPERTS,
+            **SPARSE,
+            "indexer_types": ["full", "shared"] * (LAYERS // 2),
+        },
+    ),
     "glm4_moe_lite": Architecture("glm4_moe_lite", {**LATENT, **GROUPED_EXPERTS}),
     "axk1": Architecture("axk1", {**LATENT, **GROUPED_EXPERTS}),
     "minicpm3": Architecture("minicpm3", LATENT),

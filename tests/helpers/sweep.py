@@ -55,12 +55,14 @@ class Outcome:
         served: whether it is.
         packs: whether its sessions share a forward.
         branches: whether a token may have several continuations.
+        parts: whether it may be cut behind each layer, only behind some, or nowhere.
         why: why it is not served, or not packed; empty if it is.
     """
 
     served: bool
     packs: bool = False
     branches: bool = False
+    parts: str = ""
     why: str = ""
 
 
@@ -88,7 +90,10 @@ def serve(case: Case) -> Outcome:
     with QUIET, torch.inference_mode():
         _Exercise(rehearsal).run()
     span = rehearsal.spans[0]
-    return Outcome(True, span.packs, span.branches, "" if span.packs else span.why_alone)
+    some = "only where nothing else crosses" if rehearsal.cuts.places else "no, only whole"
+    parts = "behind each layer" if rehearsal.cuts.everywhere else some
+    why = "" if span.packs else span.why_alone
+    return Outcome(True, span.packs, span.branches, parts, why)
 
 
 def bare(config: PreTrainedConfig, model: PreTrainedModel | None = None) -> Any:
@@ -179,7 +184,8 @@ class _Exercise:
         """A chain enters and leaves the first span within it."""
         values = [TEXT[:6], TEXT[6:]]
         for span in self._spans:
-            middle = (span.first + span.last) // 2
+            inside = [each for each in span.cuts.borders if span.first < each <= span.last]
+            middle = min(inside, key=lambda each: abs(2 * each - span.first - span.last))
             for ends in ((span.first, middle), (middle, span.last)):
                 if ends[0] < ends[1]:
                     cache = span.new_cache(*ends)
@@ -273,7 +279,8 @@ def main(names: list[str]) -> int:
             kind = "WRONG"
             wrong += 1
         cpu_s = time.process_time() - start
-        print(f"{name:26} {kind:8} {cpu_s:5.2f} s  {outcome.why[:200]}", flush=True)
+        told = f"{outcome.parts} {outcome.why[:200]}"
+        print(f"{name:26} {kind:8} {cpu_s:5.2f} s  {told}", flush=True)
     return wrong
 
 

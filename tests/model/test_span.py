@@ -13,12 +13,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.local_chain import Chain, Session, assert_equal_logits, tokens, whole_logits
-from helpers.models import ARCHITECTURES, UNPACKED, UNSUPPORTED, VOCAB, WINDOW
+from helpers.models import ARCHITECTURES, LAYERS, UNPACKED, UNSUPPORTED, VOCAB, WINDOW
 from swarm.audit.tolerance import distances, tolerance
 from swarm.errors import SpanError, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
 from swarm.model.span import Span, Work
+from swarm.routing.cuts import Cuts
 from swarm.wire.token_tree import Placement
 
 
@@ -212,6 +213,18 @@ def test_a_chain_may_enter_and_leave_a_span_in_the_middle(name: str, tmp_path: P
         assert_equal_logits(head.logits(hidden), expected[start:end])
         hidden = span.forward([Work.behind(full, text[start:end])])[0]
         assert_equal_logits(head.logits(hidden), expected[start:end])
+
+
+def test_layers_that_hand_on_more_than_hidden_states_are_not_parted(tmp_path: Path) -> None:
+    ARCHITECTURES["glm_moe_dsa_shared"].save(tmp_path / "model")
+    checkpoint = Checkpoint.open(str(tmp_path / "model"))
+    span = Span.load(checkpoint, 0, LAYERS)
+    assert span.cuts == Cuts(LAYERS, (2,))
+    for first, last in ((0, 1), (1, LAYERS)):
+        with pytest.raises(SpanError, match="only before the layers 2"):
+            Span.load(checkpoint, first, last)
+        with pytest.raises(SpanError, match="only before the layers 2"):
+            span.new_cache(first, last)
 
 
 @pytest.fixture

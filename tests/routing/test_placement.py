@@ -3,11 +3,13 @@
 import random
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from swarm.routing.cuts import Cuts
 from swarm.routing.placement import ServedSpan, _Coverage, better_span, choose_span
 
 SPEEDS = st.floats(1.0, 1000.0)
@@ -209,3 +211,29 @@ def test_equal_spans_are_chosen_by_lot():
 
 def test_more_capacity_than_layers_takes_them_all():
     assert choose_span([], 3, 10, 1.0, random.Random(0)) == (0, 3)
+
+
+@settings(deadline=None)
+@given(
+    st.sets(st.integers(1, 11)), st.lists(SPEEDS, min_size=1, max_size=12), st.integers(0, 10**6)
+)
+def test_wherever_a_model_may_be_cut_it_is_covered_and_peers_come_to_rest(places, speeds, seed):
+    cuts, rng, peers = Cuts(12, tuple(sorted(places))), random.Random(seed), []
+    capacity = max(last - first for first, last in pairwise(cuts.borders))
+    for speed in speeds:
+        gaps = missing(peers, 12)
+        span = choose_span(peers, 12, capacity, speed, rng, cuts)
+        assert cuts.allow(*span)
+        peers.append(ServedSpan(f"peer{len(peers)}", *span, speed))
+        assert missing(peers, 12) < gaps or not gaps
+    for _ in range(4 * len(peers) + 12):
+        gaps = missing(peers, 12)
+        wishes = (better_span(peers, mine, 12, capacity, rng, cuts) for mine in peers)
+        moved = next(((i, span) for i, span in enumerate(wishes) if span), None)
+        if moved is None:
+            return
+        i, span = moved
+        assert cuts.allow(*span)
+        peers[i] = replace(peers[i], first_layer=span[0], last_layer=span[1])
+        assert missing(peers, 12) <= gaps
+    raise AssertionError("they do not come to rest")

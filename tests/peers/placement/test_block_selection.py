@@ -13,10 +13,12 @@ from peers.placement.block_selection import BlockSelection, respected
 from swarm.errors import DirectoryDown
 from swarm.identity import Identity
 from swarm.network.dht.records import PeerRecord
+from swarm.routing.cuts import Cuts
 from swarm.routing.placement import Span
 
 LAYERS = 8
 CAPACITY = 2
+ANYWHERE = Cuts.anywhere(LAYERS)
 IDS = sorted(Identity.generate().peer_id for _ in range(8))
 
 
@@ -44,13 +46,13 @@ class Board:
     def put(self, peer_id: str, span: Span, state: str = "online") -> None:
         self.records[peer_id] = record_of(peer_id, span, state)
 
-    def selection(self, peer_id: str, seed: int = 0) -> BlockSelection:
+    def selection(self, peer_id: str, seed: int = 0, cuts: Cuts = ANYWHERE) -> BlockSelection:
         async def claim(span: Span) -> None:
             self.claims.append((peer_id, span))
             self.put(peer_id, span, "joining")
 
         rng = random.Random(f"{peer_id} {seed}")
-        return BlockSelection(peer_id, LAYERS, CAPACITY, _View(self, peer_id), claim, rng)
+        return BlockSelection(peer_id, cuts, CAPACITY, _View(self, peer_id), claim, rng)
 
     def counts(self) -> list[int]:
         spans = [(record.first_layer, record.last_layer) for record in self.records.values()]
@@ -136,6 +138,14 @@ async def test_layers_are_not_left_to_those_who_only_promise_to_serve_them() -> 
     assert board.claims == []
     board.put(IDS[2], (0, 2), "online")
     assert await soon(board.selection(IDS[3]).reconsider(0, 2, 1.0)) == (6, 8)
+
+
+async def test_layers_that_cannot_be_parted_are_chosen_together() -> None:
+    board, cuts = Board(), Cuts(LAYERS, (1, 3, 5, 7))
+    for peer_id in IDS[:3]:
+        assert await soon(board.selection(peer_id, cuts=cuts).choose()) in {(1, 3), (3, 5), (5, 7)}
+    assert board.counts() == [0, *[1] * 6, 0]
+    assert await soon(board.selection(IDS[3], cuts=cuts).choose()) in {(0, 1), (7, 8)}
 
 
 async def test_nobody_answers_so_nothing_is_decided() -> None:

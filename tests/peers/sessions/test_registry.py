@@ -2,12 +2,13 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from helpers.loopback import opening, session_id, soon, tokens_frame
-from helpers.models import LAYERS
+from helpers.models import ARCHITECTURES, LAYERS
 from peers.access.control import AccessControl
 from peers.access.limits import AccessLimits
 from peers.compute.cache_budget import CacheBudget
@@ -145,6 +146,18 @@ def test_an_opening_names_these_weights_these_layers_and_no_more_than_the_contex
     with pytest.raises(SessionFault) as caught:
         check_opening(opening(**(fields | change)), (2, 4), FINGERPRINT, 256)
     assert caught.value.code == code
+
+
+async def test_layers_that_cannot_be_parted_are_not_opened_apart(tmp_path: Path) -> None:
+    ARCHITECTURES["glm_moe_dsa_shared"].save(tmp_path)
+    books = Books(Span.load(Checkpoint.open(str(tmp_path)), 0, LAYERS))
+    apart = opening(FINGERPRINT, 1, LAYERS, session=session_id(0))
+    with pytest.raises(SessionFault, match="only before the layers 2") as caught:
+        await books.registry.open(FakeLink(), apart)  # type: ignore[arg-type]
+    assert caught.value.code == FaultCode.WRONG_LAYERS
+    assert books.reserved == NOTHING
+    together = opening(FINGERPRINT, 2, LAYERS, session=session_id(0))
+    await books.registry.open(FakeLink(), together)  # type: ignore[arg-type]
 
 
 def test_a_model_without_a_context_sets_no_limit() -> None:
