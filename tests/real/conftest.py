@@ -45,6 +45,26 @@ def gemma3() -> Path:
     return folder_of(GEMMA3)
 
 
+def file_of(source: PackagedCheckpoint) -> Path:
+    """Return the checkpoint's GGUF file, from which its folder was made."""
+    file = folder_of(source).with_name(source.file)
+    if not file.is_file():
+        pytest.skip(f"{file.parent} has no {file.name}; `make real` puts it there")
+    return file
+
+
+@pytest.fixture(scope="session")
+def smollm2_file() -> Path:
+    """The GGUF file from which `smollm2` was made: Q4_1."""
+    return file_of(SMOLLM2)
+
+
+@pytest.fixture(scope="session")
+def gemma3_file() -> Path:
+    """The GGUF file from which `gemma3` was made: Q4_K_M, with four other types."""
+    return file_of(GEMMA3)
+
+
 @pytest.fixture(scope="session")
 def whole(smollm2: Path) -> PreTrainedModel:
     """SmolLM2 as transformers computes it."""
