@@ -59,12 +59,12 @@ class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[Any]:
-        """Complete models of the project and downloaded ones, or folders if none of them fits."""
+        """Complete models of the project and downloaded ones, or paths if none of them fits."""
         from click.shell_completion import CompletionItem
 
         names = [name for name in (TARGET, DRAFT, *_downloaded()) if name.startswith(incomplete)]
         return [CompletionItem(name) for name in names[:MAX_COMPLETIONS]] or [
-            CompletionItem(incomplete, type="dir")
+            CompletionItem(incomplete, type="file")
         ]
 
 

@@ -148,12 +148,16 @@ NAMES = {
     "phi3": "phi3",
     "granite": "granite",
     "smollm3": "smollm3",
+    "minimax_m2": "minimax-m2",
+    "nemotron": "nemotron",
     "olmo2": "olmo2",
+    "stablelm": "stablelm",
     "starcoder2": "starcoder2",
 }
 NEIGHBOURS = {"llama", "mixtral", "granite", "smollm3"}  # rotated as neighbouring values
 AROUND = {"gemma2", "gemma3_text", "olmo2"}  # have a norm behind the attention, too
-OFFSET = {"gemma", "gemma2", "gemma3_text"}  # norms multiply with 1 + weight
+OFFSET = {"gemma", "gemma2", "gemma3_text", "nemotron"}  # norms multiply with 1 + weight
+LAYER_NORMS = {"starcoder2": "norm_epsilon", "nemotron": "norm_eps", "stablelm": "layer_norm_eps"}
 
 
 def convert(
@@ -213,7 +217,8 @@ def _tensors(name: str, values: Numbers, config: Any) -> list[tuple[str, Any, _C
     """Return a file's tensors that hold one of the model: their names, and which part each is."""
     everything = (slice(None),)
     kind = config.model_type
-    change = _Change(offset=1.0 if kind in OFFSET and "norm" in name else 0.0)
+    offset = kind in OFFSET and "norm" in name and name.endswith("weight")
+    change = _Change(offset=1.0 if offset else 0.0)
     stem, _, leaf = name.rpartition(".")
     if stem in OUTSIDE:
         return [(f"{OUTSIDE[stem]}.{leaf}", everything, change)]
@@ -227,6 +232,8 @@ def _tensors(name: str, values: Numbers, config: Any) -> list[tuple[str, Any, _C
             (f"{prefix}.ffn_gate_exps.weight", gate, change),
             (f"{prefix}.ffn_up_exps.weight", up, change),
         ]
+    if module == "mlp.e_score_correction_bias":
+        return [(f"{prefix}.exp_probs_b.bias", everything, change)]
     if module == "mlp.experts.down_proj":
         return [(f"{prefix}.ffn_down_exps.weight", everything, change)]
     module = module.rpartition(".")[0]
@@ -254,10 +261,11 @@ def _settings(config: Any) -> dict[str, Any]:
         "attention.key_length": config.head_dim,
         "attention.value_length": config.head_dim,
         "rope.freq_base": float(theta),
-        "rope.dimension_count": config.head_dim,
     }
-    if config.model_type == "starcoder2":
-        own["attention.layer_norm_epsilon"] = config.norm_epsilon
+    own["rope.dimension_count"] = int(config.head_dim * rope.get("partial_rotary_factor", 1.0))
+    if config.model_type in LAYER_NORMS:
+        epsilon = getattr(config, LAYER_NORMS[config.model_type])
+        own["attention.layer_norm_epsilon"] = epsilon
     else:
         own["attention.layer_norm_rms_epsilon"] = config.rms_norm_eps
     fields = {
@@ -276,6 +284,10 @@ def _settings(config: Any) -> dict[str, Any]:
     if config.model_type.startswith("qwen"):
         del fields["sliding_window"]
         fields["moe_intermediate_size"] = "expert_feed_forward_length"
+    if config.model_type == "minimax_m2":
+        own |= {"expert_feed_forward_length": config.intermediate_size, "expert_gating_func": 2}
+    if config.model_type == "stablelm":
+        own["use_parallel_residual"] = config.use_parallel_residual
     for key, stored in fields.items():
         if getattr(config, key, None) is not None:
             own[stored] = getattr(config, key)

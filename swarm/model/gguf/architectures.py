@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from swarm.errors import UnsupportedModel
 from swarm.model.gguf.metadata import Metadata
 
 Settings = Callable[[Metadata], dict[str, Any]]
@@ -52,6 +53,8 @@ MIXTRAL = {
     "ffn_up_exps": "block_sparse_moe.experts.{}.w3",
     "ffn_down_exps": "block_sparse_moe.experts.{}.w2",
 }
+MINIMAX = {"exp_probs_b.bias": "block_sparse_moe.e_score_correction_bias"}
+SIGMOID = 2  # llama_expert_gating_func_type in llama.cpp
 # Keys that change nothing: sizes that tensors give, and remains of training.
 HARMLESS = frozenset({"vocab_size", "rope.scaling.finetuned", "attention.causal"})
 
@@ -62,7 +65,8 @@ class Architecture:
 
     Attributes:
         model_type: transformers' name of it.
-        layer: modules of a layer, by their names in a file; ``{}`` stands for an expert's number.
+        layer: modules of a layer, by their names in a file; ``{}`` stands for an expert's number. A
+            name with its ending is that of a tensor.
         settings: see `Settings`.
         epsilon: the configuration's name for that of its norms.
         halves: whether queries and keys are reordered in the file: ggml rotates neighbouring
@@ -185,6 +189,24 @@ def _smollm3(metadata: Metadata) -> dict[str, Any]:
     return _biases(metadata) | {"no_rope_layer_interval": 4}  # as llama.cpp's code has it
 
 
+def _minimax_m2(metadata: Metadata) -> dict[str, Any]:
+    if metadata.size("expert_gating_func", SIGMOID) != SIGMOID:
+        why = "its experts are chosen by another function than its architecture knows"
+        raise UnsupportedModel(metadata.model, why)
+    own = metadata.size("expert_feed_forward_length")
+    metadata.size("feed_forward_length", own)  # the same, or that of no layer
+    return _mixtral(metadata) | {"intermediate_size": own}
+
+
+def _stablelm(metadata: Metadata) -> dict[str, Any]:
+    parallel = metadata.flag(metadata.own("use_parallel_residual"), True)
+    return {
+        "use_qkv_bias": "blk.0.attn_q.bias" in metadata.tensors,
+        # llama.cpp's code looks at the tensors, too
+        "use_parallel_residual": parallel and "blk.0.ffn_norm.weight" not in metadata.tensors,
+    }
+
+
 def _starcoder2(metadata: Metadata) -> dict[str, Any]:
     return {"use_bias": "blk.0.attn_q.bias" in metadata.tensors}
 
@@ -222,6 +244,23 @@ ARCHITECTURES = {
     "granite": Architecture("granite", PROJECTIONS | MLP | NORMS, _granite, halves=True),
     "smollm3": Architecture("smollm3", PROJECTIONS | MLP | NORMS, _smollm3, halves=True),
     "olmo2": Architecture("olmo2", PROJECTIONS | MLP | QK_NORMS | BEHIND_NORMS, _attention_bias),
+    "minimax-m2": Architecture(
+        "minimax_m2",
+        PROJECTIONS | NORMS | QK_NORMS | MIXTRAL | MINIMAX,
+        _minimax_m2,
+        partial=True,
+    ),
+    "nemotron": Architecture(
+        "nemotron",
+        PROJECTIONS | NORMS | {name: MLP[name] for name in ("ffn_up", "ffn_down")},
+        _biases,
+        epsilon="norm_eps",
+        partial=True,
+        norm_offset=1.0,
+    ),
+    "stablelm": Architecture(
+        "stablelm", PROJECTIONS | MLP | NORMS, _stablelm, epsilon="layer_norm_eps", partial=True
+    ),
     "starcoder2": Architecture(
         "starcoder2",
         PROJECTIONS | NORMS | {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"},

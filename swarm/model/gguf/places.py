@@ -50,12 +50,16 @@ def places(
         stem, _, kind = name.rpartition(".")
         layer = LAYER.fullmatch(stem)
         leaf = layer[2] if layer else stem
-        module = (architecture.layer if layer else OUTSIDE).get(leaf)
+        names = architecture.layer if layer else OUTSIDE
+        prefix = f"model.layers.{layer[1]}." if layer else ""
+        if f"{leaf}.{kind}" in names:
+            found[prefix + names[f"{leaf}.{kind}"]] = Place(name, tensor.shape)
+            continue
+        module = names.get(leaf)
         if module is None or kind not in ("weight", "bias"):
             owner = f"no {config['model_type']} that is read from such files"
             why = f"its GGUF file holds the tensor {name[:100]!r}, which {owner} has"
             raise UnsupportedModel(metadata.model, why)
-        prefix = f"model.layers.{layer[1]}." if layer else ""
         if "{}" in module:
             for expert in range(tensor.shape[0] if len(tensor.shape) == 3 else 0):
                 place = Place(name, tensor.shape[1:], expert=expert)
@@ -68,6 +72,6 @@ def places(
             name,
             shape,
             heads=heads.get(leaf, 0) if architecture.halves else 0,
-            offset=architecture.norm_offset if "norm" in leaf else 0.0,
+            offset=architecture.norm_offset if "norm" in leaf and kind == "weight" else 0.0,
         )
     return found

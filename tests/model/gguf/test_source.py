@@ -9,7 +9,7 @@ import torch
 
 from helpers.gguf_files import NAMES, Q4_0, Content, convert
 from helpers.local_chain import Chain, assert_equal_logits, tokens, whole_logits
-from helpers.models import ARCHITECTURES, Architecture
+from helpers.models import ARCHITECTURES, EXPERTS, Architecture
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.gguf.architectures import ARCHITECTURES as READ
 
@@ -21,13 +21,16 @@ MORE: dict[str, dict[str, Any]] = {
     "qwen3_moe": {**MOE, "norm_topk_prob": True},
     "gemma2": {"query_pre_attn_scalar": 16},
     "gemma3_text": {"query_pre_attn_scalar": 16, "layer_types": None},
+    "minimax_m2": {**EXPERTS, "rotary_dim": 8},
+    "nemotron": {"partial_rotary_factor": 0.5},
+    "stablelm": {"qk_layernorm": False},
     "smollm3": {"no_rope_layer_interval": 4},
     "starcoder2": {"sliding_window": None, "norm_epsilon": 1e-5},
 }
 
 
 def tiny(name: str, **settings: Any) -> Architecture:
-    own = ARCHITECTURES[name]
+    own = ARCHITECTURES.get(name, Architecture(name))
     return replace(own, settings={**own.settings, **WIDTHS, **MORE.get(name, {}), **settings})
 
 
