@@ -154,7 +154,7 @@ class Needs:
             context=min(checkpoint.max_positions or MAX_SESSION_TOKENS, MAX_SESSION_TOKENS),
             input_bytes=checkpoint.hidden_size * size,
             head_bytes=(checkpoint.vocab_size + 1) * checkpoint.hidden_size * FLOAT_BYTES,
-            state_bytes=state_bytes(checkpoint.name, config, anatomy, dtype),
+            state_bytes=state_bytes(checkpoint.name, checkpoint.model_config, anatomy, dtype),
             replayed_bytes=(
                 0 if device.type == "cuda" else MAX_TAIL * checkpoint.hidden_size * size
             ),

@@ -56,7 +56,7 @@ class LocalTarget:
         with explained(
             lambda why: UnsupportedModel(checkpoint.name, f"it cannot be loaded: {why}")
         ):
-            outline = outline_of(checkpoint.config)
+            outline = outline_of(checkpoint.model_config)
             weights = sum(parameter.numel() for parameter in outline.parameters())
             place = choose_device(device, weights)
             rough = weights >= SMALL_WEIGHTS and has_bfloat16(place)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from swarm.errors import UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
@@ -21,6 +21,7 @@ from swarm.model.edge import explained
 from swarm.model.folder import check_tensors
 from swarm.model.quantization import Shape
 from swarm.model.stored.experts import expert_parameters, matrices
+from swarm.model.wrapping import class_of, text_of
 from swarm.routing.cuts import Cuts
 
 MODELS_OWN_ATTENTION = "eager"  # the one attention implementation that every architecture has
@@ -87,7 +88,7 @@ def study(checkpoint: Checkpoint) -> Anatomy:
         UnsupportedModel: if the model is no decoder of equal layers in a list, cannot be quantized
             as the checkpoint says, or if its checkpoint holds other tensors than plain weights.
     """
-    model = skeleton(checkpoint.name, checkpoint.config)
+    model = skeleton(checkpoint.name, checkpoint.model_config)
     own = {part for name in model.state_dict() for part in name.split(".")}
     check_tensors(checkpoint.name, checkpoint.tensor_names(), checkpoint.stored(), own)
     if checkpoint.quantization is not None and checkpoint.is_packed:
@@ -136,7 +137,7 @@ def skeleton(name: str, config: PreTrainedConfig) -> PreTrainedModel:
 
     with explained(unbuildable), torch.device("meta"):
         copied = copy.deepcopy(config)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        model: PreTrainedModel = class_of(copied)._from_config(
             copied, attn_implementation=MODELS_OWN_ATTENTION
         )
         return model.eval()
@@ -151,7 +152,10 @@ def take_apart(model: PreTrainedModel, name: str, config: PreTrainedConfig) -> P
     layers = find_layers(model, name, config)
     decoder = find_decoder(model, layers, name)
     tied = None
-    if getattr(config, "tie_word_embeddings", False) and model.get_output_embeddings() is not None:
+    if (
+        getattr(model.config, "tie_word_embeddings", False)
+        and model.get_output_embeddings() is not None
+    ):
         embedding = model.get_input_embeddings()
         tied = next(each for each, module in model.named_modules() if module is embedding)
 
@@ -251,17 +255,34 @@ def owners_of_weights(model: nn.Module) -> list[str]:
     return list(dict.fromkeys(key.rpartition(".")[0] for key in model.state_dict()))
 
 
-def find_layers(model: nn.Module, model_name: str, config: PreTrainedConfig) -> str:
+def find_layers(model: PreTrainedModel, model_name: str, config: PreTrainedConfig) -> str:
     """Return the name of the list of a model's layers.
+
+    Args:
+        config: of the decoder, which may be a part of the model.
 
     Raises:
         UnsupportedModel: if it has none.
     """
     num_layers = int(config.num_hidden_layers)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == num_layers:
-            return str(name)
+    lists = [
+        str(name)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers
+    ]
+    # A tower for images may have as many layers as the decoder.
+    text = text_of(model.config)
+    if lists:
+        return next((each for each in lists if _config_around(model, each) is text), lists[0])
     raise UnsupportedModel(model_name, f"it has no list of {num_layers} decoder layers")
+
+
+def _config_around(model: nn.Module, name: str) -> Any:
+    """Return the configuration of the nearest module around one that has one."""
+    while name := name.rpartition(".")[0]:
+        if (config := getattr(model.get_submodule(name), "config", None)) is not None:
+            return config
+    return getattr(model, "config", None)
 
 
 def find_decoder(model: nn.Module, layers: str, model_name: str) -> str:

@@ -20,6 +20,7 @@ from swarm.model.latent import hand_on_latents
 from swarm.model.masks import AttentionView, NotPackable
 from swarm.model.self_check import CHECK_TOKENS, ROUGH_TOLERANCE, TOLERANCE, turns_by_length
 from swarm.model.span import Work
+from swarm.model.wrapping import text_of
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import MAX_TAIL, Placement, TokenTree
 
@@ -38,7 +39,7 @@ class ForwardWatch(Protocol):
 
 def context_of(model: PreTrainedModel) -> int:
     """Return the positions that a model was made for."""
-    return getattr(model.config, "max_position_embeddings", None) or sys.maxsize
+    return getattr(text_of(model.config), "max_position_embeddings", None) or sys.maxsize
 
 
 class BranchingModel:
@@ -68,7 +69,7 @@ class BranchingModel:
         self.device = model.device
         self.known: int = model.get_input_embeddings().weight.shape[0]
         self.context = context_of(model)
-        self._layers: int = model.config.get_text_config(decoder=True).num_hidden_layers
+        self._layers: int = text_of(model.config).num_hidden_layers
         self.watch: ForwardWatch | None = None
         self.cache_dtype: torch.dtype | None = None
         for module in self._model.modules():

@@ -38,6 +38,7 @@ from swarm.model.stored.method import find_method
 from swarm.model.stored.packed import PackedTensor
 from swarm.model.stored.weight import PackedWeight
 from swarm.model.stored.weights import Weights
+from swarm.model.wrapping import text_of, whole_of
 from swarm.wire.fields import MAX_MODEL_LAYERS
 from swarm.wire.tensors import MAX_HIDDEN_SIZE
 
@@ -59,6 +60,7 @@ class Checkpoint:
     Attributes:
         name: the folder's own name or the hub id, with the quantization's name if there is one.
         config: the configuration of the decoder (of a multimodal model: of its text part).
+        model_config: that of the model that gives the logits; `config`, or one that holds it.
         wrapper: the type of the model that the decoder is a part of, such as one with vision; None
             for a decoder alone.
         quantization: how the weights of its layers are stored in memory; None for unquantized.
@@ -77,7 +79,8 @@ class Checkpoint:
         check_sizes(name, self._raw_config)
         with explained(lambda why: _unreadable(name, why)):
             config = source.read_config()
-            self.config: PreTrainedConfig = config.get_text_config(decoder=True)
+            self.config: PreTrainedConfig = text_of(config)
+            self.model_config = whole_of(config)
         self.wrapper: str | None = None if self.config is config else config.model_type
         if hasattr(self.config, "quantization_config"):  # or the loader would quantize as it can
             del self.config.quantization_config

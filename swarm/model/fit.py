@@ -147,7 +147,8 @@ class Outline:
             return True
         if len(rest) == 1:
             return parameters_beside and owner in ("", self.decoder)
-        return bool(NORM.fullmatch(rest[0])) and not OTHER_PARTS.search(rest[0])
+        path = ".".join((owner, rest[0]))
+        return bool(NORM.fullmatch(rest[0])) and not OTHER_PARTS.search(path)
 
 
 def check_fit(checkpoint: Checkpoint, anatomy: Anatomy) -> Packing | None:
@@ -260,7 +261,7 @@ def _load_shapes(
         )
         for name, each in stored.items()
     }
-    return load(checkpoint, on_meta, copy.deepcopy(checkpoint.config), shapes, torch.float32)
+    return load(checkpoint, on_meta, copy.deepcopy(checkpoint.model_config), shapes, torch.float32)
 
 
 def load(

@@ -13,6 +13,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from swarm.model.wrapping import text_of
+
 VOCAB = 64
 INNER = 64  # width between the two halves of an MLP, or of a projection
 WIDE = 128  # width of a model whose heads do not set its width
@@ -23,6 +25,11 @@ LAYERS = 8
 MAX_LAYERS = 160
 POSITIONS = 512
 
+NOT_ARGUMENTS = ("model_type", "transformers_version", "_name_or_path", "dtype", "torch_dtype")
+DEPTHS = re.compile(r"num_hidden_layers|num_layers|n_layers|(encoder_)?depth|encoder_layers|layers")
+WIDTHS = ("hidden_size", "embed_dim", "width", "d_model")
+HEAD_COUNTS = ("num_attention_heads", "num_heads", "encoder_attention_heads", "heads")
+TOWER_HEAD = 16  # width of a head in a tower
 NOT_SIZES = re.compile(r"position|n_ctx|window|length|context|chunk|seq|period|interval|step|bits")
 TOKENS = re.compile(r"token_(id|index)")
 POSITION_COUNTS = re.compile(r"max_position|n_positions|n_ctx|max_seq")
@@ -62,7 +69,7 @@ def miniatures(
     Args:
         every_layer: whether all have as many layers as the model.
     """
-    layers = int(config.num_hidden_layers)
+    layers = int(text_of(config).num_hidden_layers)
     counts = (layers,) if every_layer else (min(layers, LAYERS), min(layers, MAX_LAYERS))
     for few in dict.fromkeys(counts):
         for heads in (2, 4):
@@ -70,11 +77,43 @@ def miniatures(
 
 
 def _miniature(config: PreTrainedConfig, layers: int, heads: int) -> PreTrainedConfig:
+    text = text_of(config)
+    small = _small_decoder(text, layers, heads)
+    if text is config:
+        return small
+    fields = {
+        name: small.to_dict() if getattr(config, name, None) is text else _shallow(value)
+        for name, value in config.to_dict().items()
+        if name not in NOT_ARGUMENTS
+    }
+    return type(config)(**fields)
+
+
+def _shallow(value: Any) -> Any:
+    """Return a small configuration of a tower, with a single layer: it is made, and never run."""
+    if not isinstance(value, dict):
+        return value
+    width = next((value[name] for name in WIDTHS if isinstance(value.get(name), int)), 0)
+    heads = next((value[name] for name in HEAD_COUNTS if isinstance(value.get(name), int)), 0)
+    fields = dict(value)
+    for key, each in value.items():
+        if type(each) is not int:
+            continue
+        if DEPTHS.fullmatch(str(key)) and each:
+            fields[key] = 1
+        elif INNERS.search(str(key)):
+            fields[key] = min(each, INNER)
+        elif width and heads and each == width:
+            fields[key] = min(width, heads * TOWER_HEAD)
+    return fields
+
+
+def _small_decoder(config: PreTrainedConfig, layers: int, heads: int) -> PreTrainedConfig:
     scale = _scale(config, layers, heads)
     fields = {name: _shrunk(name, value, scale) for name, value in config.to_dict().items()}
     for standard, value in (("hidden_size", scale.small_width), ("num_hidden_layers", layers)):
         fields[config.attribute_map.get(standard, standard)] = value
-    for name in ("model_type", "transformers_version", "_name_or_path", "dtype", "torch_dtype"):
+    for name in NOT_ARGUMENTS:
         fields.pop(name, None)
     return type(config)(**fields)
 

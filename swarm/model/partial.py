@@ -25,6 +25,7 @@ from swarm.model.folder import unplain
 from swarm.model.quantization import Quantization, settle
 from swarm.model.stored.experts import pack_matrix, store_in_fewer_bits
 from swarm.model.stored.packed import PackedTensor
+from swarm.model.wrapping import text_of
 
 ReportProgress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all), in the dtype of the computation.
@@ -91,14 +92,30 @@ def cut(model: nn.Module, parts: Parts, layers: range, modules: Collection[str])
     for name in owners:
         if name in modules or parts.layers.startswith(f"{name}."):
             continue
-        if not name.startswith(tuple(cut_off)):
-            model.set_submodule(name, Absent(model.get_submodule(name)))
-            cut_off.append(f"{name}.")
+        if not f"{name}.".startswith(tuple(cut_off)):
+            idle = _idle(name, parts)
+            model.set_submodule(idle, Absent(model.get_submodule(idle)))
+            cut_off.append(f"{idle}.")
     every = model.get_submodule(parts.layers)
     assert isinstance(every, nn.ModuleList)  # found as one
     for index in range(len(every)):
         if index not in layers:
             every[index] = AbsentLayer(every[index])
+
+
+def _idle(name: str, parts: Parts) -> str:
+    """Return the outermost module around one, or itself, of which nothing runs for a text.
+
+    Towers for images go as a whole: classes may expect their parts in them. So may a module that
+    runs, which is left where it is.
+    """
+    running = (*parts.embedding, *parts.head, parts.layers)
+    names = name.split(".")
+    for end in range(1, len(names)):
+        around = ".".join(names[:end])
+        if not any(f"{each}.".startswith(f"{around}.") for each in running):
+            return around
+    return name
 
 
 def build(
@@ -122,10 +139,11 @@ def build(
         ConfigError: if this computer cannot quantize so.
     """
     kept = frozenset(modules)
-    config = copy.deepcopy(checkpoint.config)
+    config = copy.deepcopy(checkpoint.model_config)
     # Without a head there is nothing to tie the embedding to.
     tied = anatomy.tied is not None and kept.issuperset((anatomy.tied, *anatomy.head))
-    config.tie_word_embeddings = tied
+    for each in (config, text_of(config)):
+        each.tie_word_embeddings = tied
     cutting = _Cutting(anatomy, layers, kept, checkpoint.quantization)
     counter = _Counter(cutting, dtype.itemsize, progress)
     promises = {

@@ -30,6 +30,7 @@ from swarm.model.miniature import miniatures
 from swarm.model.partial import Absent, cut
 from swarm.model.self_check import choose_way
 from swarm.model.span import Span
+from swarm.model.wrapping import text_of
 from swarm.routing.cuts import Cuts
 
 IDS = torch.tensor([3, 1, 2, 1, 3])  # small ids, for small vocabularies
@@ -79,10 +80,10 @@ def rehearsed(checkpoint: Checkpoint) -> Anatomy:
     """
     anatomy = study(checkpoint)
     check_fit(checkpoint, anatomy)
-    key = json.dumps(checkpoint.config.to_dict(), sort_keys=True, default=str)
+    key = json.dumps(checkpoint.model_config.to_dict(), sort_keys=True, default=str)
     with _one_at_a_time, QUIET:  # random weights come from one generator for the whole process
         if key not in _passed:
-            passed = rehearse(checkpoint.name, checkpoint.config, anatomy)
+            passed = rehearse(checkpoint.name, checkpoint.model_config, anatomy)
             stepwise = any(span.stepwise for span in passed.spans)
             _passed[key] = {"cuts": passed.cuts, "stepwise": stepwise}
         return replace(anatomy, **_passed[key])
@@ -93,7 +94,7 @@ def rehearse(name: str, config: PreTrainedConfig, parts: Parts) -> Rehearsal:
 
     Raises UnsupportedModel if the logits differ wherever it is cut.
     """
-    anywhere = Cuts.anywhere(int(config.num_hidden_layers))
+    anywhere = Cuts.anywhere(int(text_of(config).num_hidden_layers))
     whole = _whole_that_runs(name, config, parts)
     try:
         spans, head = _checked(name, whole, parts, _anywhere(whole))
@@ -110,7 +111,7 @@ def rehearse(name: str, config: PreTrainedConfig, parts: Parts) -> Rehearsal:
 
 
 def _anywhere(whole: PreTrainedModel) -> Cuts:
-    return Cuts.anywhere(int(whole.config.num_hidden_layers))
+    return Cuts.anywhere(int(text_of(whole.config).num_hidden_layers))
 
 
 def _checked(
@@ -173,7 +174,7 @@ def _whole(name: str, config: PreTrainedConfig, parts: Parts) -> PreTrainedModel
     if sum(parameter.numel() for parameter in small.parameters()) > MAX_NUMEL:
         raise ValueError("it is still too large")
     model_class = type(small)
-    found = take_apart(small, name, config)
+    found = take_apart(small, name, text_of(config))
     if found != Parts(**{field: getattr(parts, field) for field in Parts.__dataclass_fields__}):
         raise ValueError("it has other parts than the model")
     with torch.random.fork_rng(devices=[]):
@@ -198,7 +199,7 @@ def _logits(whole: PreTrainedModel) -> torch.Tensor:
 
 def _span(whole: PreTrainedModel, parts: Parts, own: range) -> Span:
     model = _without(whole, parts, own, parts.embedding if own.start == 0 else ())
-    return Span(model, parts.decoder, parts.layers, own.start, own.stop, model.config)
+    return Span(model, parts.decoder, parts.layers, own.start, own.stop, text_of(model.config))
 
 
 def _apart(whole: PreTrainedModel, parts: Parts, cuts: Cuts) -> tuple[list[Span], Head]:

@@ -34,7 +34,7 @@ class RowWidths:
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "RowWidths":
         """Run the skeleton of a model. Raise UnsupportedModel if it has none."""
-        model = skeleton(checkpoint.name, checkpoint.config)
+        model = skeleton(checkpoint.name, checkpoint.model_config)
         name = find_layers(model, checkpoint.name, checkpoint.config)
         layers = model.get_submodule(name)
         assert isinstance(layers, nn.ModuleList)  # found as one

@@ -1,16 +1,21 @@
 """A whole model in one process, read by transformers: a draft, or a target to be evaluated."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
+from swarm.errors import UnsupportedModel
+from swarm.model.anatomy import skeleton, take_apart
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.fit import without_progress_bar
 from swarm.model.folder import path_of
 from swarm.model.gguf.source import gguf_of
+from swarm.model.partial import cut
 from swarm.model.stored.method import METHODS, MODELOPT_FILE
+from swarm.model.wrapping import class_of, text_of, whole_of
 
 
 def whole_config(name: str) -> PreTrainedConfig:
@@ -28,9 +33,13 @@ def whole_config(name: str) -> PreTrainedConfig:
 
 
 def outline_of(config: PreTrainedConfig) -> PreTrainedModel:
-    """Return the model of a configuration on the meta device, which takes no memory."""
+    """Return the model of a configuration on the meta device, which takes no memory.
+
+    Towers for images and sound are not a part of it.
+    """
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        of_whole = whole_of(config)
+        model: PreTrainedModel = _without_towers(of_whole)._from_config(copy.deepcopy(of_whole))
         return model
 
 
@@ -54,14 +63,36 @@ def read_whole(
             tensors = {each: _Promise(checkpoint, each) for each in checkpoint.tensor_names()}
             if hasattr(config, "quantization_config"):  # transformers would quantize as it can
                 del config.quantization_config
-            model, report = type(outline_of(config)).from_pretrained(
-                None, config=config, state_dict=tensors, **options
+            model, report = _without_towers(whole_of(config)).from_pretrained(
+                None, config=whole_of(config), state_dict=tensors, **options
             )
         else:
-            model, report = AutoModelForCausalLM.from_pretrained(
-                name, trust_remote_code=False, use_safetensors=True, **options
+            of_whole = whole_of(config)
+            model, report = _without_towers(of_whole).from_pretrained(
+                name, config=of_whole, use_safetensors=True, **options
             )
     return model, report
+
+
+def _without_towers(config: PreTrainedConfig) -> Any:
+    """Return the class of a whole model, whose instances have only the parts that read text."""
+    whole = class_of(config)
+    text = text_of(config)
+    if text is config:
+        return whole
+    try:
+        parts = take_apart(skeleton(config.model_type, config), config.model_type, text)
+    except UnsupportedModel:
+        return whole
+    running = (*parts.embedding, *parts.head, *filter(None, (parts.tied,)))
+
+    def cut_down(model: PreTrainedModel, config: PreTrainedConfig) -> None:
+        whole.__init__(model, config)
+        cut(model, parts, range(text.num_hidden_layers), running)
+
+    # The same name, because transformers looks conversions up by it.
+    members = {"__init__": cut_down, "__module__": whole.__module__}
+    return type(whole.__name__, (whole,), members)
 
 
 class _Promise:

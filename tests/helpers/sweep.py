@@ -117,6 +117,7 @@ def bare(config: PreTrainedConfig, model: PreTrainedModel | None = None) -> Any:
     return _Bare(
         name="a model",
         config=config,
+        model_config=config,
         num_layers=config.num_hidden_layers,
         quantization=None,
         wrapper=None,

@@ -27,7 +27,7 @@ class Embedding:
         Raises:
             UnsupportedModel: if the checkpoint has none by the name that its model uses.
         """
-        model = skeleton(checkpoint.name, checkpoint.config)
+        model = skeleton(checkpoint.name, checkpoint.model_config)
         return cls(_weight_of(checkpoint, model, model.get_input_embeddings()))
 
     def __len__(self) -> int:
@@ -45,8 +45,8 @@ def lm_head_of(checkpoint: Checkpoint) -> Tensor:
     Raises:
         UnsupportedModel: if the checkpoint has none by the name that its model uses.
     """
-    model = skeleton(checkpoint.name, checkpoint.config)
-    tied = getattr(checkpoint.config, "tie_word_embeddings", False)
+    model = skeleton(checkpoint.name, checkpoint.model_config)
+    tied = getattr(checkpoint.model_config, "tie_word_embeddings", False)
     owner = model.get_input_embeddings() if tied else model.get_output_embeddings()
     return _weight_of(checkpoint, model, owner)
 

@@ -14,6 +14,7 @@ from swarm.model.edge import QUIET
 from swarm.model.masks import AttentionView
 from swarm.model.recurrent.mixers import Mixers, find_mixers
 from swarm.model.recurrent.states import States
+from swarm.model.wrapping import text_of
 
 TOKENS = 2  # that the skeleton reads: states are as large after any number
 # What configurations call layers that may keep states.
@@ -38,8 +39,9 @@ def state_bytes(
     Raises:
         UnsupportedModel: if the model of this ``name`` cannot be built.
     """
-    sizes = [0] * int(config.num_hidden_layers)
-    if not may_keep_states(config):
+    text = text_of(config)
+    sizes = [0] * int(text.num_hidden_layers)
+    if not may_keep_states(text):
         return tuple(sizes)
     model = skeleton(name, config).to(dtype)
     decoder = model.get_submodule(parts.decoder)
