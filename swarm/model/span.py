@@ -19,7 +19,7 @@ from swarm.model.latent import hand_on_latents
 from swarm.model.masks import AttentionView, NotPackable
 from swarm.model.partial import build
 from swarm.model.quantization import weight_bytes
-from swarm.model.recurrent.mixers import Mixers, find_mixers
+from swarm.model.recurrent.mixers import Mixers, find_mixers, may_keep_states
 from swarm.model.recurrent.states import States
 from swarm.model.taps import TapHooks, Taps
 from swarm.routing.cuts import Cuts
@@ -282,7 +282,7 @@ class Span:
             with suppress(NotPackable, *FAILURES):  # a check will find what that is about
                 self.forward([Work.behind(cache, inputs)])
 
-        mixers = find_mixers(self._model, self._layers_path, run)
+        mixers = find_mixers(self._model, self._layers_path, run, may_keep_states(self.config))
         self.recurrent = bool(mixers)
         self._mixers = Mixers(mixers, running_now)
 

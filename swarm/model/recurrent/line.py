@@ -9,8 +9,7 @@ from swarm.model.anatomy import find_layers
 from swarm.model.attention import running, running_now
 from swarm.model.cache import KVCache, cache_argument, packed_cache_of
 from swarm.model.masks import AttentionView
-from swarm.model.recurrent.mixers import Mixers, find_mixers
-from swarm.model.recurrent.sizes import may_keep_states
+from swarm.model.recurrent.mixers import Mixers, find_mixers, may_keep_states
 from swarm.model.recurrent.states import States
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import MAX_TAIL, Placement
@@ -39,7 +38,7 @@ class StatefulModel:
         def run(states: States) -> None:
             self.read(KVCache(0, self._layers, states=states), [0] * TRIED)
 
-        mixers = Mixers(find_mixers(model, layers, run), running_now)
+        mixers = Mixers(find_mixers(model, layers, run, by_attribute=True), running_now)
         # A draft is read in short pieces: one token at a time costs little, and is always right.
         mixers.stepwise = True
 

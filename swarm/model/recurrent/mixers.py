@@ -14,10 +14,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 from swarm.model.masks import NotPackable
 from swarm.model.recurrent.interface import StateAccess
 from swarm.model.recurrent.states import StateKey, States
+
+# What configurations call layers that may keep states.
+KINDS = frozenset({"linear_attention", "conv", "hybrid", "hybrid_sliding", "mamba", "recurrent"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +94,23 @@ class _Ran:
         return replace(self, outputs=[output[index] for output in self.outputs])
 
 
-def find_mixers(model: nn.Module, layers: str, run: Callable[[States], object]) -> list[Mixer]:
+def may_keep_states(config: PreTrainedConfig) -> bool:
+    """Return whether some layers may keep states, by what the configuration calls them."""
+    fields = ("layer_types", "layers_block_type", "block_types")
+    kinds = [kind for field in fields for kind in getattr(config, field, None) or ()]
+    return not KINDS.isdisjoint(kinds)
+
+
+def find_mixers(
+    model: nn.Module, layers: str, run: Callable[[States], object], by_attribute: bool
+) -> list[Mixer]:
     """Find the modules that keep states, by running the layers once.
 
     Args:
         layers: the name of the list of layers.
         run: runs them with these states, which are empty.
+        by_attribute: whether a tensor that a module keeps as an attribute is a state, too
+            (RecurrentGemma). Of other models it is a note or a table.
     """
     inside = [(name, each) for name, each in model.named_modules() if name.startswith(f"{layers}.")]
     before = {
@@ -112,7 +127,7 @@ def find_mixers(model: nn.Module, layers: str, run: Callable[[States], object]) 
         for hook in hooks:
             hook.remove()
     attributes: dict[str, list[tuple[nn.Module, str]]] = {name: [] for name in watched.askers}
-    for name, each in inside:
+    for name, each in inside if by_attribute else ():
         for attribute, value in list(vars(each).items()):
             key = (name, attribute)
             if isinstance(value, torch.Tensor) and key in before and value is not before[key]:

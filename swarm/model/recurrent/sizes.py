@@ -12,20 +12,11 @@ from swarm.model.attention import running, running_now
 from swarm.model.cache import KVCache, cache_argument, packed_cache_of
 from swarm.model.edge import QUIET
 from swarm.model.masks import AttentionView
-from swarm.model.recurrent.mixers import Mixers, find_mixers
+from swarm.model.recurrent.mixers import Mixers, find_mixers, may_keep_states
 from swarm.model.recurrent.states import States
 from swarm.model.wrapping import text_of
 
 TOKENS = 2  # that the skeleton reads: states are as large after any number
-# What configurations call layers that may keep states.
-KINDS = frozenset({"linear_attention", "conv", "hybrid", "hybrid_sliding", "mamba", "recurrent"})
-
-
-def may_keep_states(config: PreTrainedConfig) -> bool:
-    """Return whether some layers may keep states, by what the configuration calls them."""
-    fields = ("layer_types", "layers_block_type", "block_types")
-    kinds = [kind for field in fields for kind in getattr(config, field, None) or ()]
-    return not KINDS.isdisjoint(kinds)
 
 
 def state_bytes(
@@ -62,7 +53,7 @@ def state_bytes(
             )
 
     with QUIET:
-        Mixers(find_mixers(model, parts.layers, run), running_now)
+        Mixers(find_mixers(model, parts.layers, run, by_attribute=True), running_now)
         run(states)
     for key, state in states.computed.items():
         sizes[_layer(key[0], parts.layers)] += state.nbytes
