@@ -58,7 +58,7 @@ MAX_CHOICES = 16  # texts that one request may ask for
 MAX_MESSAGES = 2048
 MAX_PARAM_CHARS = 100  # of the name of a field, which may be any string
 TEXT_TOKENS = 16  # new tokens of a completion by default, as in OpenAI's API
-CHAT_TOKENS = 256  # likewise of a chat; each reserves cache on all peers
+CHAT_TOKENS = 4096  # likewise of a chat, if they fit; each reserves cache on all peers
 
 
 class StreamOptions(Part):
