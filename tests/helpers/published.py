@@ -6,7 +6,6 @@ code here is simple and slow, and shares nothing with what reads the formats.
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from helpers.models import Architecture
+from helpers.published_bitsandbytes import bnb_4bit, bnb_8bit
+from helpers.published_integers import Pack, Tensors, awq, gptq, integers
 
 FLOAT4 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 LARGEST_E4M3 = 448.0
 LINEAR = re.compile(r".*layers\.\d+\..*(_proj|_kqv|w[123]|fc[12]|linear)\.weight")
-
-Tensors = dict[str, torch.Tensor]
-Pack = Callable[[torch.Tensor], tuple[Tensors, torch.Tensor]]
-"""Given a matrix [rows, columns], returns its parts by their names, and its meaning."""
 
 
 @dataclass(frozen=True)
@@ -136,165 +133,6 @@ def int8_rows(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
     scales = weight.abs().amax(1, keepdim=True) / 127
     numbers = (weight / scales).round().to(torch.int8)
     return {"weight": numbers, "weight_scale": scales}, numbers * scales
-
-
-def pack_words(codes: torch.Tensor, bits: int) -> torch.Tensor:
-    """Pack codes [rows, n] into int32 [rows, n * bits / 32], the first in the lowest bits."""
-    each = 32 // bits
-    words = torch.zeros(codes.shape[0], codes.shape[1] // each, dtype=torch.int64)
-    for place in range(each):
-        words += codes[:, place::each].long() << (bits * place)
-    return torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32)
-
-
-def integers(
-    bits: int, group: int, *, zero_points: bool = False, sorted_columns: bool = False
-) -> Pack:
-    """compressed-tensors' ``pack-quantized``; a group of -1 is a row."""
-
-    def pack(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
-        rows, columns = weight.shape
-        size = columns if group == -1 else group
-        own = torch.arange(columns) // size
-        if sorted_columns:
-            own = own[torch.randperm(columns, generator=torch.Generator().manual_seed(columns))]
-        scales = torch.empty(rows, columns // size)
-        zeros = torch.full((rows, columns // size), 2 ** (bits - 1))
-        for each in range(columns // size):
-            values = weight[:, own == each]
-            if zero_points:
-                least, most = values.amin(1), values.amax(1)
-                scales[:, each] = (most - least) / (2**bits - 1)
-                zeros[:, each] = (-least / scales[:, each]).round().clamp(0, 2**bits - 1)
-            else:
-                scales[:, each] = values.abs().amax(1) / (2 ** (bits - 1) - 1)
-        codes = (weight / scales[:, own]).round() + zeros[:, own]
-        codes = codes.clamp(0, 2**bits - 1).long()
-        parts = {
-            "weight_packed": pack_words(codes, bits),
-            "weight_scale": scales,
-            "weight_shape": torch.tensor([rows, columns]),
-        }
-        if zero_points:
-            parts["weight_zero_point"] = pack_words(zeros.T.contiguous(), bits).T.contiguous()
-        if sorted_columns:
-            parts["weight_g_idx"] = own.to(torch.int32)
-        return parts, (codes - zeros[:, own]).float() * scales[:, own]
-
-    return pack
-
-
-def gptq(bits: int, group: int, *, version: int = 1, sorted_inputs: bool = False) -> Pack:
-    """GPTQ: words along the inputs; zero points along the outputs, in version 1 less one."""
-
-    def pack(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
-        pack = integers(bits, group, zero_points=True, sorted_columns=sorted_inputs)
-        parts, _ = pack(weight)
-        inputs = weight.shape[1]
-        own = parts.get("weight_g_idx", torch.arange(inputs) // (inputs if group == -1 else group))
-        scales = parts["weight_scale"].half()
-        zeros = unpack_words(parts["weight_zero_point"].T.contiguous(), bits)  # [groups, outputs]
-        zeros = zeros.clamp(min=1)  # version 1 has no way to store 0
-        codes = unpack_words(parts["weight_packed"], bits)
-        meant = (codes - zeros.T[:, own.long()]).float() * scales.float()[:, own.long()]
-        stored = zeros - 1 if version == 1 else zeros
-        return {
-            "qweight": pack_words(codes, bits).T.contiguous(),
-            "qzeros": pack_words(stored, bits),
-            "scales": scales.T.contiguous(),
-            "g_idx": own.to(torch.int32),
-        }, meant
-
-    return pack
-
-
-def awq(group: int) -> Pack:
-    """AWQ's "gemm": words along the outputs, whose nibbles hold the columns 0 2 4 6 1 3 5 7."""
-
-    def in_order(codes: torch.Tensor) -> torch.Tensor:
-        eights = codes.reshape(len(codes), -1, 8)
-        return pack_words(eights[:, :, [0, 2, 4, 6, 1, 3, 5, 7]].reshape(codes.shape), 4)
-
-    def pack(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
-        parts, _ = integers(4, group, zero_points=True)(weight)
-        scales = parts["weight_scale"].half()
-        codes = unpack_words(parts["weight_packed"], 4)
-        zeros = unpack_words(parts["weight_zero_point"].T.contiguous(), 4)
-        own = torch.arange(weight.shape[1]) // group
-        meant = (codes - zeros.T[:, own]).float() * scales.float()[:, own]
-        return {
-            "qweight": in_order(codes.T.contiguous()),
-            "qzeros": in_order(zeros),
-            "scales": scales.T.contiguous(),
-        }, meant
-
-    return pack
-
-
-def unpack_words(words: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return the codes that `pack_words` packed."""
-    each = 32 // bits
-    codes = torch.empty(words.shape[0], words.shape[1] * each, dtype=torch.int64)
-    for place in range(each):
-        codes[:, place::each] = (words.long() >> (bits * place)) & (2**bits - 1)
-    return codes
-
-
-BNB_NUMBERS = {
-    # bitsandbytes' create_normal_map and get_4bit_type
-    "nf4": [
-        *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
-        *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
-        *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
-        *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
-    ],
-    "fp4": [
-        *(0.0, 0.0625 / 12, 8 / 12, 1.0, 4 / 12, 0.5, 2 / 12, 0.25),
-        *(-0.0, -0.0625 / 12, -8 / 12, -1.0, -4 / 12, -0.5, -2 / 12, -0.25),
-    ],
-}
-
-
-def bnb_4bit(kind: str, *, nested: bool = False) -> Pack:
-    """bitsandbytes: two codes a byte, the first in the upper half, lying flat; a JSON beside."""
-
-    def pack(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
-        block, nested_block, offset = 32, 256, 0.0
-        blocks = weight.reshape(-1, block)
-        scales = blocks.abs().amax(1)
-        numbers = torch.tensor(BNB_NUMBERS[kind])
-        parts = {"weight.quant_map": numbers}
-        state: dict[str, Any] = {"quant_type": kind, "blocksize": block, "dtype": "float32"}
-        state["shape"] = list(weight.shape)
-        if nested:
-            table = torch.linspace(-1, 1, 256)
-            offset = float(scales.mean())
-            largest = torch.stack([each.abs().max() for each in (scales - offset).split(256)])
-            whole = largest.repeat_interleave(nested_block)[: len(scales)]
-            codes = ((scales - offset) / whole).unsqueeze(1).sub(table).abs().argmin(1)
-            parts["weight.absmax"] = codes.to(torch.uint8)
-            parts["weight.nested_absmax"] = largest
-            parts["weight.nested_quant_map"] = table
-            state |= {"nested_blocksize": nested_block, "nested_offset": offset}
-            scales = table[codes] * whole + offset
-        else:
-            parts["weight.absmax"] = scales
-        codes = (blocks / scales[:, None]).unsqueeze(-1).sub(numbers).abs().argmin(-1)
-        flat = codes.flatten()
-        parts["weight"] = ((flat[0::2] << 4) + flat[1::2]).to(torch.uint8).unsqueeze(1)
-        text = json.dumps(state).encode()
-        name = f"weight.quant_state.bitsandbytes__{kind}"
-        parts[name] = torch.tensor(list(text), dtype=torch.uint8)
-        return parts, (numbers[codes] * scales[:, None]).reshape(weight.shape)
-
-    return pack
-
-
-def bnb_8bit(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
-    largest = weight.abs().amax(1)
-    codes = (weight / largest[:, None] * 127).round().to(torch.int8)
-    parts = {"weight": codes, "SCB": largest, "weight_format": torch.tensor(0, dtype=torch.uint8)}
-    return parts, codes * (largest[:, None] / 127)
 
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 16, "desc_act": False, "sym": False}

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from helpers.gguf_files import F32, Q8_0, Content, convert
+from helpers.hub import REPO, local_hub
 from helpers.models import ARCHITECTURES
 from swarm.errors import DamagedModel, ModelNotFound, UnsupportedModel
 from swarm.model.anatomy import study
@@ -107,3 +108,16 @@ def test_an_empty_file_and_one_that_shrinks_are_refused(file: Path, tmp_path: Pa
 def test_it_is_not_quantized_again(file: Path) -> None:
     with pytest.raises(UnsupportedModel, match="served in these bits alone"):
         study(Checkpoint.open(str(file), INT8))
+
+
+def test_a_repository_of_gguf_files_names_one_to_download(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    shutil.copy(file, folder)
+    with (
+        local_hub(folder, tmp_path / "hub-cache", monkeypatch),
+        pytest.raises(UnsupportedModel, match=rf"\(hf download {REPO} Tiny\.gguf\)"),
+    ):
+        Checkpoint.open(REPO)

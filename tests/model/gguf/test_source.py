@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.gguf_files import NAMES, Q4_0, Content, convert
+from helpers.gguf_files import NAMES, Q4_0, Q4_K, Q8_0, Content, convert
 from helpers.local_chain import Chain, assert_equal_logits, tokens, whole_logits
-from helpers.models import ARCHITECTURES, EXPERTS, Architecture
+from helpers.models import ARCHITECTURES, EXPERTS, LAYERS, Architecture
+from peers.compute.memory import Needs
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.gguf.architectures import ARCHITECTURES as READ
+from swarm.model.span import Span
 
 WIDTHS = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16}
 MOE = {"moe_intermediate_size": 32, "mlp_only_layers": []}
@@ -58,3 +60,28 @@ def test_a_chain_is_what_transformers_makes_of_the_same_weights(name: str, tmp_p
     assert checkpoint.name == "Tiny-Q4"
     assert checkpoint.config.model_type == name
     assert checkpoint.eos_token_ids == {2}
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Q8_0, "llama"), (Q4_K, "qwen3_moe")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_stay_packed_in_the_memory_that_is_announced(
+    kind: int, name: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """With the bits of the file, also where a part of it is in 16 bits."""
+    wide = {"hidden_size": 256, "intermediate_size": 256, "moe_intermediate_size": 96}
+    content, _ = convert(tiny(name, **wide, head_dim=32).save(tmp_path / "plain"), kind)
+    checkpoint = Checkpoint.open(str(content.write(tmp_path / "m.gguf")))
+    needs = Needs.of(checkpoint, dtype, torch.device("cpu"))
+    for first, last in ((0, 1), (1, LAYERS)):
+        span = Span.load(checkpoint, first, last, dtype=dtype)
+        assert needs.weights(first, last) == pytest.approx(span.nbytes, rel=0.02)
+    packed = [tensor for tensor in content.tensors.values() if tensor.kind == kind]
+    held = sum(each.layout.nbytes(each.shape) for each in checkpoint.packed().values())
+    embeddings = [content.tensors[f"{each}.weight"] for each in ("token_embd", "output")]
+    assert held == sum(len(each.content) for each in packed if each not in embeddings)
+
+
+def test_blocks_of_256_give_what_transformers_makes_of_the_same_weights(tmp_path: Path) -> None:
+    wide = {"hidden_size": 256, "intermediate_size": 256, "head_dim": 32}
+    content, whole = convert(tiny("llama", **wide).save(tmp_path / "plain"), Q4_K)
+    check(content, whole, tmp_path)
