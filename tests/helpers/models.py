@@ -1,7 +1,10 @@
 """Tiny random models of every architecture that the swarm promises to serve."""
 
+from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -82,7 +85,24 @@ class Architecture:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> PreTrainedModel:
-        """Save a checkpoint of random weights, and return the model (float32, eager attention)."""
+        """Save a checkpoint of random weights, and return the model (float32, eager attention).
+
+        The model is the caller's own. It is made once: many tests save the same.
+        """
+        made = _MADE.get(repr(self))
+        if made is None:
+            model = self._make()
+            with TemporaryDirectory() as saved:
+                model.save_pretrained(saved, max_shard_size="20KB")
+                files = {path.name: path.read_bytes() for path in Path(saved).iterdir()}
+            made = _MADE[repr(self)] = Made(model, files, torch.get_rng_state())
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in made.files.items():
+            (folder / name).write_bytes(content)
+        torch.set_rng_state(made.rng_state)
+        return deepcopy(made.model)
+
+    def _make(self) -> PreTrainedModel:
         torch.manual_seed(11)
         settings = {
             key: value for key, value in {**COMMON, **self.settings}.items() if value is not REMOVED
@@ -94,8 +114,19 @@ class Architecture:
             for name, parameter in model.named_parameters():
                 scale = 0.5 if "norm" in name or "ln" in name else 0.2
                 parameter.add_(torch.randn_like(parameter) * scale)
-        model.save_pretrained(folder, max_shard_size="20KB")
         return model
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model, the files of its checkpoint, and the state of torch's generator afterwards."""
+
+    model: PreTrainedModel
+    files: Mapping[str, bytes]
+    rng_state: torch.Tensor
+
+
+_MADE: dict[str, Made] = {}  # by architecture
 
 
 ARCHITECTURES: dict[str, Architecture] = {
