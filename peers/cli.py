@@ -33,9 +33,6 @@ from swarm import __version__
 from swarm.cli.completion import completion
 from swarm.cli.main import EXIT_CODES, guard
 from swarm.cli.options import (
-    FILE,
-    ModelName,
-    Number,
     bootstrap_option,
     entered_through,
     grace_option,
@@ -45,6 +42,7 @@ from swarm.cli.options import (
     named_network,
     network_option,
 )
+from swarm.cli.params import FILE, ModelName, Number
 from swarm.demo import locate
 from swarm.errors import ExitCode
 from swarm.terminal import console, signals, stdio

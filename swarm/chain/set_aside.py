@@ -23,7 +23,7 @@ class SetAside:
 
     def put(self, event: Received, result: Result) -> None:
         """Add an answer."""
-        nbytes = OVERHEAD_BYTES + result.nbytes
+        nbytes = OVERHEAD_BYTES + _nbytes(result)
         self._events.append((event, nbytes))
         self._nbytes += nbytes
         while len(self._events) > MOST or self._nbytes > self.most_bytes:
@@ -41,3 +41,9 @@ class SetAside:
         """Forget all."""
         self._events.clear()
         self._nbytes = 0
+
+
+def _nbytes(result: Result) -> int:
+    """Return the bytes of what an answer carries."""
+    hidden = 0 if result.hidden is None else len(result.hidden.data)
+    return hidden + (0 if result.candidates is None else result.candidates.nbytes)

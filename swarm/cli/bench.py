@@ -10,18 +10,14 @@ import click
 
 from swarm.cli.grouping import grouped
 from swarm.cli.options import (
-    FILE,
     MAX_TOKENS,
-    NO_MODEL,
-    ModelName,
-    Number,
-    Text,
     compute_options,
     entrance,
     entrance_options,
     format_options,
     head_option,
 )
+from swarm.cli.params import FILE, NO_MODEL, ModelName, Number, Text
 from swarm.demo import locate
 from swarm.shapes.catalogue import SHAPES
 from swarm.terminal.signals import run

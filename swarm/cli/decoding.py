@@ -9,15 +9,12 @@ import click
 
 from swarm.cli.grouping import Command, grouped
 from swarm.cli.options import (
-    FILE,
-    ModelName,
-    Number,
-    Text,
     audit_option,
     compute_options,
     head_option,
     quantization_option,
 )
+from swarm.cli.params import FILE, ModelName, Number, Text
 from swarm.demo import locate
 
 if TYPE_CHECKING:

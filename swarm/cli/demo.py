@@ -5,7 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from swarm.cli.options import FILE, Number, Text, compute_options, count_option, json_option
+from swarm.cli.options import (
+    compute_options,
+    count_option,
+    json_option,
+)
+from swarm.cli.params import FILE, Number, Text
 from swarm.terminal.signals import run
 
 if TYPE_CHECKING:

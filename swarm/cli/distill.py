@@ -9,11 +9,7 @@ import click
 
 from swarm.cli.grouping import grouped
 from swarm.cli.options import (
-    FILE,
     MAX_TOKENS,
-    DeviceName,
-    ModelName,
-    Number,
     bootstrap_option,
     count_option,
     format_options,
@@ -22,6 +18,7 @@ from swarm.cli.options import (
     named_network,
     network_option,
 )
+from swarm.cli.params import FILE, DeviceName, ModelName, Number
 from swarm.demo import locate
 from swarm.model.compute import DEVICE_NAMES
 

@@ -9,9 +9,6 @@ import click
 from swarm.cli.decoding import RuleName
 from swarm.cli.grouping import grouped
 from swarm.cli.options import (
-    FILE,
-    ModelName,
-    Number,
     bootstrap_option,
     compute_options,
     count_option,
@@ -21,6 +18,7 @@ from swarm.cli.options import (
     named_network,
     network_option,
 )
+from swarm.cli.params import FILE, ModelName, Number
 from swarm.demo import locate
 
 if TYPE_CHECKING:

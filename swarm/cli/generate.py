@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from swarm.cli.decoding import AUDIT_PATIENCE_S, DecodingOptions, decoding_options
-from swarm.cli.options import ModelName, Text, entrance, entrance_options, json_option
+from swarm.cli.options import (
+    entrance,
+    entrance_options,
+    json_option,
+)
+from swarm.cli.params import ModelName, Text
 from swarm.terminal import console
 from swarm.terminal.activity import activity
 from swarm.terminal.signals import run

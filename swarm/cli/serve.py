@@ -11,8 +11,6 @@ import click
 
 from swarm.cli.grouping import grouped
 from swarm.cli.options import (
-    FILE,
-    ModelName,
     audit_option,
     compute_options,
     count_option,
@@ -23,6 +21,7 @@ from swarm.cli.options import (
     port_option,
     quantization_option,
 )
+from swarm.cli.params import FILE, ModelName
 from swarm.demo import locate
 from swarm.dialogue.formats import BY_NAME
 from swarm.model.folder import look, name_of, path_of

@@ -5,12 +5,12 @@ import json
 import click
 
 from swarm.cli.options import (
-    ModelName,
     entrance,
     entrance_options,
     json_option,
     quantization_option,
 )
+from swarm.cli.params import ModelName
 from swarm.demo import locate
 from swarm.terminal import console
 from swarm.terminal.activity import busy

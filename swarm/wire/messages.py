@@ -221,13 +221,6 @@ class Result(Message):
             return len(self.candidates.counts)
         return self.hidden.tokens if self.hidden is not None else 0
 
-    @property
-    def nbytes(self) -> int:
-        """The bytes of what it carries."""
-        if self.candidates is not None:
-            return self.candidates.nbytes
-        return len(self.hidden.data) if self.hidden is not None else 0
-
 
 class Tapped(Message):
     """Outputs of ``layers`` at tokens that are answered, from serial ``first`` on; see `TapTerms`.
