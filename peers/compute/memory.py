@@ -3,7 +3,7 @@
 import re
 import resource
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +14,13 @@ from transformers import PreTrainedConfig
 from peers.compute.cache_budget import CacheBudget
 from peers.compute.history import HISTORY_BYTES
 from peers.compute.scheduler import MAX_BATCH_TOKENS
+from peers.compute.weight_plan import FLOAT_BYTES, WeightPlan
 from swarm.errors import LocalError
 from swarm.model.anatomy import study
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.fit import check_fit
-from swarm.model.quantization import Quantization, Shape
 from swarm.model.recurrent.sizes import state_bytes
 from swarm.model.recurrent.states import MAX_SNAPSHOTS
 from swarm.model.row_widths import RowWidths
-from swarm.model.stored.forms import CHUNK, GPU_CHUNK
 from swarm.routing.placement import Span
 from swarm.wire.messages import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
@@ -36,10 +34,6 @@ MARGIN = 0.1
 # What the process needs besides: libp2p's daemon, links and buffers; on a GPU, kernels that are
 # loaded at first use.
 OVERHEAD_BYTES = {"cpu": 150 << 20, "cuda": 512 << 20}
-FLOAT_BYTES = 4
-# Of each published weight while it is widened: codes, float32, and the dtype of the computation.
-WIDENING_BYTES = 16
-MOST_WIDENED = {"cpu": 8 * CHUNK, "cuda": GPU_CHUNK}  # at a time; rows of blocks are wide
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
@@ -102,15 +96,7 @@ class Needs:
     def of(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> "Needs":
         """Work out from the model's skeleton and configuration. Raise UnsupportedModel."""
         config, anatomy, size = checkpoint.config, study(checkpoint), dtype.itemsize
-        quantization = checkpoint.quantization
-        packing = check_fit(checkpoint, anatomy) if checkpoint.is_packed else None
-        scratch_bytes = quantization.scratch_bytes if quantization else 0
-        quantized = (
-            (shape for linears in anatomy.layer_linears for shape in linears)
-            if quantization
-            else ()
-        )
-        widest = max((rows * columns for rows, columns in quantized), default=0)
+        plan = WeightPlan.of(checkpoint, anatomy, dtype, device)
         # without any it is refused when it is loaded
         heads = int(getattr(config, "num_attention_heads", None) or 1)
         kv_heads = _kv_heads(config, heads)
@@ -119,33 +105,22 @@ class Needs:
         inner = max(
             checkpoint.hidden_size,
             # no module is wider than all weights together
-            max(anatomy.layer_numel) // checkpoint.hidden_size // 3,
+            anatomy.widest or max(anatomy.layer_numel) // checkpoint.hidden_size // 3,
         )
         by_hand = anatomy.sinks or bool(getattr(config, "attn_logit_softcapping", None))
         rows = MAX_FRAME_TOKENS * heads
         shared = 1 if widths.expanded else kv_heads  # heads that attend to one latent share a mask
         indexing = int(getattr(config, "index_n_heads", None) or 0)  # heads that choose rows
-        layer_bytes = [
-            _layer_bytes(numel, linears, size, quantization)
-            for numel, linears in zip(anatomy.layer_numel, anatomy.layer_linears, strict=True)
-        ]
-        largest = anatomy.largest_numel
-        if packing is not None:
-            largest = packing.largest_plain
-            for layer, (numel, nbytes) in enumerate(packing.layers):
-                layer_bytes[layer] += nbytes - numel * size
-            widest = min(packing.largest, MOST_WIDENED.get(device.type, packing.largest))
         return cls(
-            layer_bytes=tuple(layer_bytes),
+            layer_bytes=plan.layer_bytes,
             entry_bytes=anatomy.embedding_numel * size,
-            loading_bytes=max(largest * FLOAT_BYTES, widest * scratch_bytes),
+            loading_bytes=plan.loading_bytes,
             cache_bytes=tuple(
                 (likely_width if width is None else width) * size for width in widths.cached
             ),
             kept_bytes=0 if device.type == "cuda" else checkpoint.hidden_size * size,
-            # A quantized weight is made as wide as what is computed with it, one at a time.
             batch_bytes=MAX_BATCH_TOKENS * (8 * checkpoint.hidden_size + 3 * inner) * FLOAT_BYTES
-            + widest * (size if quantization else WIDENING_BYTES),
+            + plan.widening_bytes,
             # Scores that are worked out by hand, one by one, are there several times over; else
             # only the mask is, and what is expanded from latents, in three pieces.
             position_bytes=(rows * 3 * FLOAT_BYTES if by_hand else rows // shared * (size + 1))
@@ -411,16 +386,6 @@ def _address_space_left() -> int | None:
     if limit == resource.RLIM_INFINITY:
         return None
     return max(0, int(limit) - int(psutil.Process().memory_info().vms))
-
-
-def _layer_bytes(
-    numel: int, linears: Sequence[Shape], size: int, quantization: Quantization | None
-) -> int:
-    """Return the bytes of a layer's weights; those of its linear layers may be quantized."""
-    if quantization is None:
-        return numel * size
-    plain = numel - sum(rows * columns for rows, columns in linears)
-    return plain * size + sum(quantization.nbytes(shape) for shape in linears)
 
 
 def _kv_heads(config: PreTrainedConfig, heads: int) -> int:

@@ -65,6 +65,8 @@ class Anatomy(Parts):
         embedding_numel: weights of the embedding stage.
         layer_linears: the shapes of each layer's linear layers and of the matrices of its experts,
             which may be quantized.
+        widest: the most numbers that one product makes of a token in a layer; 0 if the layers have
+            mostly other products than those of linear layers and experts.
         largest_numel: weights of the largest tensor in the layers or the embedding stage.
         sinks: whether the layers attend to learned sinks.
         cuts: where the layers may be cut; anywhere, as far as `study` can tell.
@@ -75,6 +77,7 @@ class Anatomy(Parts):
     layer_numel: tuple[int, ...]
     embedding_numel: int
     layer_linears: tuple[tuple[Shape, ...], ...]
+    widest: int
     largest_numel: int
     sinks: bool
     cuts: Cuts
@@ -111,6 +114,7 @@ def study(checkpoint: Checkpoint) -> Anatomy:
         layer_numel=layer_numel,
         embedding_numel=sum(embedding_numels),
         layer_linears=layer_linears,
+        widest=_widest(layers, checkpoint.config),
         largest_numel=max(embedding_numels + numels),
         sinks=any("sink" in name for layer in weights for name in layer),
         cuts=Cuts.anywhere(len(layers)),
@@ -123,6 +127,23 @@ def _linears(layer: nn.Module) -> tuple[Shape, ...]:
     for owner, _, parameter in expert_parameters(layer):
         shapes += matrices(owner, parameter)
     return tuple(shapes)
+
+
+def _widest(layers: list[nn.Module], config: PreTrainedConfig) -> int:
+    chosen = getattr(config, "num_experts_per_tok", None)
+    widths: list[int] = []
+    for layer in layers:
+        linears = _linears(layer)
+        numel = sum(parameter.numel() for parameter in layer.parameters())
+        if 2 * sum(rows * columns for rows, columns in linears) < numel:
+            return 0
+        widths += [each.out_features for each in layer.modules() if isinstance(each, nn.Linear)]
+        for owner, _, parameter in expert_parameters(layer):
+            experts = matrices(owner, parameter)
+            # transformers' own mark of classes that give a token to some experts, not to all
+            some = chosen if hasattr(owner, "is_transposed") else None
+            widths.append((some or len(experts)) * experts[0][0])
+    return max(widths)
 
 
 def skeleton(name: str, config: PreTrainedConfig) -> PreTrainedModel:

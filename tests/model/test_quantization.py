@@ -138,7 +138,7 @@ def test_every_quantization_is_another_model(wide: str) -> None:
 
 
 LOADING = """
-import sys, threading
+import gc, sys, threading
 from pathlib import Path
 import torch
 from swarm.model.checkpoint import Checkpoint
@@ -158,6 +158,7 @@ folder, layers, *names = sys.argv[1:]
 for name in names:
     checkpoint = Checkpoint.open(folder, named(name))
     Span.load(checkpoint, 0, 1)  # libraries take memory, too, once
+    gc.collect()
     over, peaks, before = threading.Event(), [], own_bytes()
     watching = threading.Thread(target=watch)
     watching.start()

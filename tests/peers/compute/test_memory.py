@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from helpers.models import ARCHITECTURES, LAYERS, UNSUPPORTED
+from helpers.models import ARCHITECTURES, LAYERS, UNSUPPORTED, Architecture
 from helpers.recurrent_models import RECURRENT
 from peers.compute import memory as memories
 from peers.compute.memory import (
@@ -95,6 +95,20 @@ def session_bytes(span: Span, frames: int) -> int:
 def test_needs_of_what_is_refused_later_are_no_error(name: str, tmp_path: Path) -> None:
     ARCHITECTURES[name].save(tmp_path)
     assert Needs.of(Checkpoint.open(str(tmp_path)), torch.float32, CPU).cached(0, LAYERS) > 0
+
+
+def test_a_batch_takes_the_experts_that_its_tokens_choose(tmp_path: Path) -> None:
+    """Not all that a layer has."""
+    few, many = (
+        Architecture("qwen3_moe", {"num_experts": experts, "num_experts_per_tok": 2})
+        for experts in (16, 64)
+    )
+    needs = []
+    for architecture, folder in ((few, tmp_path / "few"), (many, tmp_path / "many")):
+        architecture.save(folder)
+        needs.append(Needs.of(Checkpoint.open(str(folder)), torch.float32, CPU))
+    assert needs[1].layer_bytes[0] > 3 * needs[0].layer_bytes[0]
+    assert needs[1].batch_bytes == needs[0].batch_bytes
 
 
 def test_so_many_layers_fit_wherever_they_lie() -> None:
