@@ -1,17 +1,13 @@
 """How much memory a span needs, before any of it is loaded, and how much there is."""
 
-import re
-import resource
 from bisect import bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
 import torch
 from transformers import PreTrainedConfig
 
 from peers.compute.cache_budget import CacheBudget
+from peers.compute.free_memory import free_bytes
 from peers.compute.history import HISTORY_BYTES
 from peers.compute.scheduler import MAX_BATCH_TOKENS
 from peers.compute.weight_plan import FLOAT_BYTES, WeightPlan
@@ -34,8 +30,6 @@ MARGIN = 0.1
 # What the process needs besides: libp2p's daemon, links and buffers; on a GPU, kernels that are
 # loaded at first use.
 OVERHEAD_BYTES = {"cpu": 150 << 20, "cuda": 512 << 20}
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 @dataclass(eq=False)
@@ -323,69 +317,6 @@ class MemoryBudget:
 def sessions_of(cache_tokens: int) -> int:
     """Return for how many sessions with states there is to be room beside so many tokens."""
     return max(1, cache_tokens // SESSION_TOKENS)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return the bytes that this process may still take on a device.
-
-    Weights come to a GPU by way of the computer's memory, so they have to fit both.
-    """
-    if device.type == "cuda":
-        return min(int(torch.cuda.mem_get_info(device)[0]), free_bytes(torch.device("cpu")))
-    allowed = [_address_space_left(), *cgroup_bytes_left(OWN_CGROUPS, CGROUPS)]
-    return min(
-        [int(psutil.virtual_memory().available), *(left for left in allowed if left is not None)]
-    )
-
-
-def cgroup_bytes_left(own: Path, root: Path) -> Iterator[int]:
-    """Yield the bytes that the limits of this process's cgroups, and of their parents, leave.
-
-    Args:
-        own: the file that names the groups, one line for each hierarchy:
-            ``number:controllers:path``.
-        root: where their hierarchies are mounted.
-    """
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "memory":
-            base = root / "memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        elif not controllers:
-            base = root
-            names = ("memory.max", "memory.current", "inactive_file")
-        else:
-            continue
-        parts = [part for part in path.split("/") if part not in ("", "..")]
-        for depth in range(len(parts), -1, -1):
-            left = _left_in(base.joinpath(*parts[:depth]), *names)
-            if left is not None:
-                yield left
-
-
-def _left_in(group: Path, limit: str, usage: str, reclaimable: str) -> int | None:
-    """Return limit less usage, not counting cached files; None if there is no limit."""
-    try:
-        most, used = (group / limit).read_text().strip(), int((group / usage).read_text())
-        cached = re.search(
-            rf"^{reclaimable} (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE
-        )
-    except (OSError, ValueError):
-        return None
-    if not most.isdecimal():  # "max"
-        return None
-    return max(0, int(most) - used + (int(cached[1]) if cached else 0))
-
-
-def _address_space_left() -> int | None:
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit == resource.RLIM_INFINITY:
-        return None
-    return max(0, int(limit) - int(psutil.Process().memory_info().vms))
 
 
 def _kv_heads(config: PreTrainedConfig, heads: int) -> int:

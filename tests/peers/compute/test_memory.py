@@ -1,25 +1,21 @@
 """What layers take is known before they are loaded, and what there is, is not more than we may
 use."""
 
-import resource
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
 from helpers.models import ARCHITECTURES, LAYERS, UNSUPPORTED, Architecture
 from helpers.recurrent_models import RECURRENT
-from peers.compute import memory as memories
+from peers.compute.free_memory import free_bytes
 from peers.compute.memory import (
     CACHE_TOKENS,
     DeviceMemory,
     DoesNotFit,
     MemoryBudget,
     Needs,
-    cgroup_bytes_left,
-    free_bytes,
 )
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span, Work
@@ -169,63 +165,6 @@ def test_what_the_owner_gives_is_a_bound() -> None:
     assert DeviceMemory(CPU, 3 * MB).free(held=MB) == 2 * MB
     assert DeviceMemory(CPU, 3 * MB).free(held=4 * MB) == 0
     assert 0 < DeviceMemory(CPU).free() < free_bytes(CPU)
-
-
-def test_a_limited_address_space_counts() -> None:
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    room_bytes = 256 * MB
-    resource.setrlimit(
-        resource.RLIMIT_AS, (psutil.Process().memory_info().vms + room_bytes, before[1])
-    )
-    try:
-        assert 0 < free_bytes(CPU) <= room_bytes
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-def group(folder: Path, **files: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name.replace("__", ".")).write_text(text)
-
-
-def test_groups_of_the_second_version(tmp_path: Path) -> None:
-    own, root = tmp_path / "own", tmp_path / "root"
-    own.write_text("0::/outer/inner\n")
-    group(
-        root / "outer",
-        memory__max="1000",
-        memory__current="900",
-        memory__stat="anon 1\ninactive_file 300\n",
-    )
-    group(root / "outer/inner", memory__max="max", memory__current="5", memory__stat="")
-    assert list(cgroup_bytes_left(own, root)) == [400]
-
-
-def test_groups_of_the_first_version(tmp_path: Path) -> None:
-    own, root = tmp_path / "own", tmp_path / "root"
-    own.write_text("5:cpu:/x\n4:memory:/docker/abc\n0::/\n")
-    # Inside a container the path is not there: its own group is mounted as the root.
-    group(
-        root / "memory",
-        memory__limit_in_bytes="2000",
-        memory__usage_in_bytes="1500",
-        memory__stat="inactive_file 7\ntotal_inactive_file 100\n",
-    )
-    assert list(cgroup_bytes_left(own, root)) == [600]
-
-
-def test_no_groups_no_limit(tmp_path: Path) -> None:
-    assert list(cgroup_bytes_left(tmp_path / "none", tmp_path)) == []
-
-
-def test_the_tightest_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own, root = tmp_path / "own", tmp_path / "root"
-    own.write_text("0::/\n")
-    group(root, memory__max="2000", memory__current="500", memory__stat="")
-    monkeypatch.setattr(memories, "OWN_CGROUPS", own)
-    monkeypatch.setattr(memories, "CGROUPS", root)
-    assert free_bytes(CPU) == 1500
 
 
 def test_the_head_is_held_beside_the_last_layer_where_there_is_room() -> None:
