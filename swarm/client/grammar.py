@@ -28,7 +28,7 @@ KEPT_BYTES = 8 << 20  # of masks of one text
 MAX_REASON_CHARS = 300
 LAYOUT_KEY = "x-guidance"  # a schema's own white space and separators, as llguidance has them
 # Between the parts of JSON: an indented line, and no more, or a model could write spaces for ever.
-SPACES = r"[ \t]?(\r?\n[ \t]{0,32})?"
+SPACES = r"[ \t]?(\r?\n[ \t]{0,12})?"
 
 
 class GrammarMask:
