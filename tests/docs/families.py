@@ -40,7 +40,7 @@ FAMILIES = {
     "gemma3n": "Gemma 3n",
     "gemma3n_text": "Gemma 3n (text)",
     "gemma4": "Gemma 4",
-    "gemma4_text": "Gemma 4 31B, 26B-A4B",
+    "gemma4_text": "Gemma 4",
     "glm": "GLM-4-9B",
     "glm4": "GLM-4-0414",
     "glm4_moe": "GLM-4.5, 4.6, 4.7",
@@ -128,7 +128,10 @@ FAMILIES = {
 OF_AN_ENCODER = "it is the decoder of an encoder with a decoder, no model of its own"
 SHIFTED = "it counts positions from another number than 0, after its padding"
 # What is wrong with types that are refused, where the check's own sentence says little.
+OF_EACH_LAYER = "its layers get inputs of their own, made from the token ids before the first layer"
 REFUSALS = {
+    **dict.fromkeys(("gemma3n", "gemma3n_text", "gemma4_text"), OF_EACH_LAYER),
+    "deepseek_v4": "its layers hand on several streams, and cache windows of tokens as one",
     **dict.fromkeys(
         (
             "bart",

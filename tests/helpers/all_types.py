@@ -49,6 +49,9 @@ SETTINGS: dict[str, Settings] = {
     "deepseek_v2": {"num_experts_per_tok": 2, "topk_method": "greedy"},
     "dots1": {"n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1},
     "gemma2": {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+    # As 31B and 26B-A4B have it.
+    "gemma4": {"text_config": {"hidden_size_per_layer_input": 0}},
+    "gemma4_text": {"hidden_size_per_layer_input": 0},
     "granite": {
         "embedding_multiplier": 3.0,
         "residual_multiplier": 0.5,
@@ -76,6 +79,9 @@ VARIANTS: dict[str, dict[str, Settings]] = {
     "falcon": {
         "alibi": {"alibi": True},
         "grouped": {"new_decoder_architecture": True, "num_kv_heads": 8},
+    },
+    "gemma4_text": {
+        "E2B, E4B": {"hidden_size_per_layer_input": 256, "num_kv_shared_layers": 18},
     },
     "llama": {"tied": {"tie_word_embeddings": True}},
     "phi3": {"longrope": {"rope_parameters": LONGROPE}},
