@@ -1,0 +1,52 @@
+"""A model that caches latents and chooses what it attends to, over real peers.
+
+Token for token as undisturbed: with windows, branches and flushes, and while peers are killed.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from helpers.loopback import soon
+from helpers.models import ARCHITECTURES
+from helpers.strikes import WAY_NAMES, WAYS, killing
+from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def material(folder: Path) -> Material:
+    return Material.load(folder, architecture=ARCHITECTURES["deepseek_v32"])
+
+
+@pytest.fixture(scope="module")
+def expected(material: Material, folder: Path) -> tuple[int, ...]:
+    """The text of transformers alone."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "target", dtype=torch.float32)
+    text = list(PROMPT)
+    with torch.inference_mode():
+        for _ in range(NEW):
+            logits = model(input_ids=torch.tensor([text]), use_cache=False).logits[0, -1]
+            logits[2] = float("-inf")  # the end of a text, which the swarm is not to choose either
+            text.append(int(logits.argmax()))
+    return tuple(text[-NEW:])
+
+
+@pytest.mark.parametrize("way", WAYS, ids=WAY_NAMES)
+async def test_a_peer_that_dies_is_replaced(
+    way: dict[str, Any], make: Callable[[], Swarm], expected: tuple[int, ...]
+) -> None:
+    async with swarm_of(make, *STAGES, *STAGES) as swarm:
+        assert all(peer.span.branches for peer in swarm.up)
+        assert (await soon(swarm.write(**way))).token_ids == expected
+        text = await soon(swarm.write(killing(1), **way))
+        assert text.token_ids == expected
+        assert len(text.stats.failovers) == 1
