@@ -11,7 +11,7 @@ from swarm.model.row_widths import RowWidths
 
 def widths(model_type: str, **settings: Any) -> RowWidths:
     config = AutoConfig.for_model(model_type, **settings)
-    checkpoint: Any = SimpleNamespace(name=model_type, config=config)
+    checkpoint: Any = SimpleNamespace(name=model_type, config=config, model_config=config)
     return RowWidths.of(checkpoint)
 
 
