@@ -82,8 +82,9 @@ class Checkpoint:
             self.config: PreTrainedConfig = text_of(config)
             self.model_config = whole_of(config)
         self.wrapper: str | None = None if self.config is config else config.model_type
-        if hasattr(self.config, "quantization_config"):  # or the loader would quantize as it can
-            del self.config.quantization_config
+        for each in (self.config, self.model_config):
+            if hasattr(each, "quantization_config"):  # or the loader would quantize as it can
+                del each.quantization_config
         for field, most in MOST.items():
             _check_size(name, self.config, field, most)
 

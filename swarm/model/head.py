@@ -14,6 +14,7 @@ from swarm.model.kernels.rounded_head import RoundedHead
 from swarm.model.kernels.rounding import MOST_FACTOR, TERMS
 from swarm.model.lm_head import Finish, LmHeadStandIn, stand_in_for
 from swarm.model.partial import build
+from swarm.model.wrapping import text_of
 
 HOLDS_WITHIN = 1e-5  # of the largest logit: float32's sums of thousands of products
 LEAST_ROUNDED = 1 << 24  # weights; a smaller head takes a millisecond as it is
@@ -36,6 +37,7 @@ class Head:
         self._layers = LayersStandIn(parts.returned)
         replace_layers(model, parts.decoder, parts.layers, self._layers)
         self._masked = parts.masked
+        self._width = int(text_of(model.config).hidden_size)
         parameter = next(model.parameters())
         self.dtype: torch.dtype = parameter.dtype
         self.device: torch.device = parameter.device
@@ -87,8 +89,9 @@ class Head:
         """Make an int8 copy of the LM head, where `bounds` is then faster than `logits`.
 
         Takes seconds for a large vocabulary. Nothing is made on a GPU, which is fast as it is, for
-        a small head, on a computer without fast products of int8, and for a model whose logits are
-        no increasing function of its LM head's output, each by itself.
+        a small head or one that is not as wide as the layers, on a computer without fast products
+        of int8, and for a model whose logits are no increasing function of its LM head's output,
+        each by itself.
 
         Args:
             pack: the product of int8 to use; None for the fastest here, if it is faster than
@@ -97,7 +100,7 @@ class Head:
         if self.device.type != "cpu" or self.dtype != torch.float32 or self.rounded is not None:
             return
         linear = self._model.get_output_embeddings()
-        if type(linear) is not nn.Linear:
+        if type(linear) is not nn.Linear or linear.in_features != self._width:
             return
         weight = linear.weight
         if pack is None and weight.numel() >= LEAST_ROUNDED:

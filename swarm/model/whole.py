@@ -61,8 +61,9 @@ def read_whole(
         if gguf_of(name) is not None or _is_packed(name, config):
             checkpoint = Checkpoint.open(name)
             tensors = {each: _Promise(checkpoint, each) for each in checkpoint.tensor_names()}
-            if hasattr(config, "quantization_config"):  # transformers would quantize as it can
-                del config.quantization_config
+            for each in (config, text_of(config)):
+                if hasattr(each, "quantization_config"):  # transformers would quantize as it can
+                    del each.quantization_config
             model, report = _without_towers(whole_of(config)).from_pretrained(
                 None, config=whole_of(config), state_dict=tensors, **options
             )
@@ -111,5 +112,5 @@ def _is_packed(name: str, config: PreTrainedConfig) -> bool:
     folder = path_of(name)
     if folder is not None and (folder / MODELOPT_FILE).is_file():
         return True
-    settings = getattr(config, "quantization_config", None)
-    return isinstance(settings, dict) and settings.get("quant_method") in METHODS
+    each = (getattr(part, "quantization_config", None) for part in (config, text_of(config)))
+    return any(isinstance(one, dict) and one.get("quant_method") in METHODS for one in each)

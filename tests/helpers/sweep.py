@@ -154,7 +154,7 @@ class _Exercise:
         self._sub_spans(expected)
         if self._branches:
             self._tree()
-        _check_bounds(self._head, torch.cat(hidden))
+        _check_bounds(self._head, self._output)
 
     def _replace(self, hidden: torch.Tensor, expected: torch.Tensor) -> None:
         """The last span's peer is replaced: the next one gets all but the last token at once."""
@@ -235,6 +235,7 @@ class _Exercise:
                     for (session, _, placed), value in zip(works, values, strict=True)
                 ]
             )
+        self._output = values[0]
         return [(self._head.logits(value), own) for value, own in zip(values, between, strict=True)]
 
     def _expected(self, ids: torch.Tensor) -> torch.Tensor:

@@ -1,13 +1,16 @@
 """The text of a model with towers for images is that of the whole; the towers are not read."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 from helpers.local_chain import BOUND
+from helpers.published import LINEAR, beside, fp8_blocks
 from swarm.model.anatomy import study
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import ComputeOptions
@@ -90,6 +93,35 @@ def test_the_text_of_a_wrapped_model_is_served(
     anatomy = study(checkpoint)
     planned = sum(anatomy.layer_numel) + anatomy.embedding_numel
     assert planned <= sum(tensor(checkpoint, name).numel() for name in set(read))
+
+
+@pytest.mark.parametrize("place", ["outer", "text_config"])
+def test_published_bits_are_told_by_the_whole_or_by_its_text(place: str, tmp_path: Path) -> None:
+    """Of a wrapped model in FP8, whose towers are packed, too, and are not read."""
+    save("mistral3", tmp_path / "plain")
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    pack = fp8_blocks(16, 16)
+    stored, meant = {}, load_file(tmp_path / "plain" / "model.safetensors")
+    for name, tensor in meant.items():
+        stored[name] = tensor
+        if LINEAR.fullmatch(name):
+            parts, meant[name] = pack(tensor)
+            del stored[name]
+            stored |= {beside(name, part): each for part, each in parts.items()}
+    save_file(meant, tmp_path / "plain" / "model.safetensors", {"format": "pt"})
+    save_file(stored, packed / "model.safetensors", {"format": "pt"})
+    config = json.loads((tmp_path / "plain" / "config.json").read_text())
+    where = config if place == "outer" else config["text_config"]
+    where["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [16, 16]}
+    (packed / "config.json").write_text(json.dumps(config))
+
+    checkpoint = Checkpoint.open(str(packed))
+    span = Span.load(checkpoint, 0, checkpoint.num_layers)
+    hidden = span.forward([Work.behind(span.new_cache(), TEXT)])[0]
+    whole = AutoModelForImageTextToText.from_pretrained(tmp_path / "plain").eval()
+    assert same(Head.load(checkpoint).logits(hidden), logits_of(whole))
+    assert span.nbytes < 0.5 * sum(each.nbytes for each in whole.parameters())
 
 
 @pytest.mark.parametrize("model_type", ["gemma3", "qwen3_vl"])
