@@ -61,7 +61,7 @@ async def test_windows_and_flushes(
         text = await soon(swarm.write(**way))
         assert text.token_ids == expected
         if way.get("window", 1):
-            assert 0 < text.stats.accepted_tokens < text.stats.drafted_tokens
+            assert 0 < text.stats.accepted_tokens <= text.stats.drafted_tokens
 
 
 @pytest.mark.parametrize("way", WAYS, ids=WAY_NAMES)

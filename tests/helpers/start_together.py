@@ -11,7 +11,6 @@ from swarm.config import Network
 from swarm.identity import Identity
 from swarm.network.dht.directory import Directory
 
-SEEN_WITHIN_S = 180.0  # a node greets bootstrap nodes that it has missed once in a minute
 
 
 async def start_together(peers: int, bootstraps: int = 1) -> list[int]:
@@ -47,7 +46,7 @@ async def start_together(peers: int, bootstraps: int = 1) -> list[int]:
             return seen == [peers] * len(nodes)
 
         with suppress(AssertionError):  # the numbers tell
-            await eventually(all_see_all, SEEN_WITHIN_S)
+            await eventually(all_see_all)
     assert daemons() == []
     return seen
 

@@ -44,8 +44,8 @@ def room(has_bytes: int, cache_tokens: int | None = None, needs: Needs = NEEDS) 
 def test_needs_are_what_spans_take(name: str, tmp_path: Path) -> None:
     ARCHITECTURES[name].save(tmp_path)
     checkpoint = Checkpoint.open(str(tmp_path))
-    spans = ((0, 2, torch.float32), (1, LAYERS, torch.bfloat16))
-    for first, last, dtype in spans:
+    cut = 2 if name == "glm_moe_dsa_shared" else 1  # others share what layer 0 chooses
+    for first, last, dtype in ((0, 2, torch.float32), (cut, LAYERS, torch.bfloat16)):
         needs = Needs.of(checkpoint, dtype, CPU)
         span = Span.load(checkpoint, first, last, dtype=dtype)
         assert needs.weights(first, last) == pytest.approx(span.nbytes, rel=0.02)
