@@ -12,7 +12,6 @@ from swarm.identity import Identity
 from swarm.network.dht.directory import Directory
 
 
-
 async def start_together(peers: int, bootstraps: int = 1) -> list[int]:
     """Return how many peers each node sees, once all see all or time is up."""
     keys = [Identity.generate() for _ in range(bootstraps)]
