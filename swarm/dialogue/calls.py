@@ -12,6 +12,14 @@ ARGUMENT_KEYS = ("arguments", "parameters", "args")
 OBJECT = "{}"
 
 
+def object_arguments(read: Reader) -> Parsing[None]:
+    """Read a call's arguments, if they follow here as a JSON object; without, there are none."""
+    if (yield from read.peek()) == "{":
+        yield from read.value(CallArguments)
+    else:
+        yield CallArguments(OBJECT)
+
+
 def json_calls(read: Reader, marker: str, names: Collection[str] | None = None) -> Parsing[bool]:
     """Read one call or a list of calls as JSON, which may follow here. Return whether one did.
 

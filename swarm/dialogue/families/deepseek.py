@@ -9,8 +9,8 @@
     <｜tool▁calls▁end｜>
 """
 
-from swarm.dialogue.calls import OBJECT
-from swarm.dialogue.events import CallArguments, CallBegun, Text
+from swarm.dialogue.calls import object_arguments
+from swarm.dialogue.events import CallBegun, Text
 from swarm.dialogue.reader import Parsing, Reader
 from swarm.dialogue.tools import Tools
 
@@ -41,8 +41,5 @@ def _call(read: Reader) -> Parsing[None]:
             yield from read.accept(FENCE)
         yield from read.skip()
     yield CallBegun(name.strip())
-    if (yield from read.peek()) == "{":
-        yield from read.value(CallArguments)
-    else:
-        yield CallArguments(OBJECT)
+    yield from object_arguments(read)
     yield from read.before((CALL_END,))

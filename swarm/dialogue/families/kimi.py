@@ -4,7 +4,7 @@
 <|tool_call_end|><|tool_calls_section_end|>
 """
 
-from swarm.dialogue.calls import OBJECT
+from swarm.dialogue.calls import OBJECT, object_arguments
 from swarm.dialogue.events import CallArguments, CallBegun, Text
 from swarm.dialogue.reader import Parsing, Reader
 from swarm.dialogue.tools import Tools
@@ -34,8 +34,5 @@ def _call(read: Reader) -> Parsing[None]:
         yield CallArguments(OBJECT)
         return
     yield from read.skip()
-    if (yield from read.peek()) == "{":
-        yield from read.value(CallArguments)
-    else:
-        yield CallArguments(OBJECT)
+    yield from object_arguments(read)
     yield from read.before((CALL_END,))

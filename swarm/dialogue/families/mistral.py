@@ -5,8 +5,8 @@
 [TOOL_CALLS]add[CALL_ID]abcdefghi[ARGS]{"a": 1}
 """
 
-from swarm.dialogue.calls import OBJECT, json_calls
-from swarm.dialogue.events import CallArguments, CallBegun, Text
+from swarm.dialogue.calls import json_calls, object_arguments
+from swarm.dialogue.events import CallBegun, Text
 from swarm.dialogue.reader import Parsing, Reader
 from swarm.dialogue.tools import Tools
 
@@ -38,7 +38,4 @@ def _call(read: Reader) -> Parsing[None]:
     if marker == "{":
         read.back(marker)
     yield from read.skip()
-    if (yield from read.peek()) == "{":
-        yield from read.value(CallArguments)
-    else:
-        yield CallArguments(OBJECT)
+    yield from object_arguments(read)
