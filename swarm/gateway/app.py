@@ -21,7 +21,7 @@ from swarm.gateway.metrics import Metrics
 from swarm.gateway.model_cards import OLLAMA_VERSION, ModelCards
 from swarm.gateway.pages import is_open
 from swarm.gateway.prompts import ParserThreads, prompts_of
-from swarm.gateway.protocols.anthropic import AnthropicCount, AnthropicMessages
+from swarm.gateway.protocols.anthropic import AnthropicMessages, read_counted
 from swarm.gateway.protocols.envelopes import envelope_of
 from swarm.gateway.protocols.ollama import OllamaChat, OllamaGenerate
 from swarm.gateway.protocols.ollama_fields import model_of
@@ -107,7 +107,7 @@ class Gateway:
 
     async def _count_tokens(self, request: web.Request) -> web.StreamResponse:
         async with self._intake.reservation() as reservation:
-            body = await self._read(request, AnthropicCount(), reservation)
+            body = await self._read(request, read_counted, reservation)
             models = self._service.engine(body.model).models
             asked = asked_of(body, models.tokenizer, self._tool_parser)
             (prompt,) = await prompts_of(asked.source, models, self._threads)
@@ -121,7 +121,7 @@ class Gateway:
     ) -> web.StreamResponse:
         protocol = kind()
         async with self._intake.reservation() as reservation:
-            body = await self._read(request, protocol, reservation)
+            body = await self._read(request, protocol.read, reservation)
             self._service.check(body)
             models = self._service.engine(body.model).models
             asked = asked_of(body, models.tokenizer, self._tool_parser)
@@ -151,10 +151,13 @@ class Gateway:
                 return web.json_response(reply.whole(in_order), headers=headers)
 
     async def _read(
-        self, request: web.Request, protocol: Protocol, reservation: BodyReservation
+        self,
+        request: web.Request,
+        read: Callable[[bytes, bool], Body],
+        reservation: BodyReservation,
     ) -> Body:
         data = await self._intake.read(request, reservation)
-        return await self._threads.run(len(data), partial(protocol.read, data, self._strict))
+        return await self._threads.run(len(data), partial(read, data, self._strict))
 
     async def _stream(
         self,

@@ -56,14 +56,9 @@ class AnthropicMessages(Protocol):
         return AnthropicReply(body, terms)
 
 
-class AnthropicCount(Protocol):
-    """``POST /v1/messages/count_tokens``, which has no texts."""
-
-    def read(self, data: bytes, strict: bool) -> Body:
-        return validated(as_chat(read_object(data)), ChatBody, strict)
-
-    def reply(self, body: Body, terms: ReplyTerms) -> Reply:
-        raise NotImplementedError
+def read_counted(data: bytes, strict: bool) -> Body:
+    """Read the body of ``POST /v1/messages/count_tokens``; see `Protocol.read`."""
+    return validated(as_chat(read_object(data)), ChatBody, strict)
 
 
 class AnthropicReply(Reply):

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
@@ -41,23 +42,23 @@ class OpenAiText(Protocol):
         return OpenAiReply(TextShape(), body, terms)
 
 
-class Shape:
+class Shape(ABC):
     """What chats and completions do not have in common."""
 
     prefix: ClassVar[str]  # of reply ids
     whole: ClassVar[str]  # the ``object`` of a reply
     chunk: ClassVar[str]  # the ``object`` of a chunk
 
+    @abstractmethod
     def choice(self, events: Sequence[Event]) -> Fields:
         """Return the fields that carry the text of a whole reply."""
-        raise NotImplementedError
 
+    @abstractmethod
     def part(self, event: Event | None, sent: "SentChoice") -> Fields:
         """Return the fields that carry an event of a chunk; None in the last one."""
-        raise NotImplementedError
 
-    def logprobs(self, pieces: Sequence[Piece], spell: Spell) -> Fields:
-        raise NotImplementedError
+    @abstractmethod
+    def logprobs(self, pieces: Sequence[Piece], spell: Spell) -> Fields: ...
 
 
 class ChatShape(Shape):
