@@ -377,12 +377,11 @@ class TextSequence:
         string, or all that the constraint allows."""
         offset, text = self._chars, self._texts.push(token)
         self._chars += len(text)
-        answer = self.decoder.tokens[len(self.prompt) :]
-        may_end = len(answer) >= self.request.min_tokens
+        may_end = len(self.decoder.tokens) - len(self.prompt) >= self.request.min_tokens
         self._written.append(Written(offset, self._stops.push(text) if may_end else text))
-        if self._stops.found:
-            return True
-        return self._grammar is not None and self._grammar.ends(answer)
+        if self._stops.found or self._grammar is None:
+            return self._stops.found
+        return self._grammar.ends(self.decoder.tokens[len(self.prompt) :])
 
     def _with_the_rest(self, piece: Piece) -> Piece:
         """Return the last piece with all text that was held back. May be called twice.
