@@ -13,7 +13,8 @@ from torch import Tensor
 
 from peers.counters import Counters
 from swarm.decoding.candidates import choose_candidates, whole_row
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.util.averages import FadingMean
 from swarm.wire.candidates import Candidates, HeadTerms
 

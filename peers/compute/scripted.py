@@ -16,7 +16,8 @@ from swarm.model.cache import KVCache
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.folder import path_of
 from swarm.model.rehearsal import rehearsed
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.shapes.script import SCRIPT_FILE, Script, between
 from swarm.wire.messages import MAX_SESSION_TOKENS
 

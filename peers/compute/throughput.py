@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import torch
 
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 
 MEASURED_STEPS = 16
 LEAST_STEPS = 3  # the first ones warm up

@@ -18,8 +18,8 @@ from peers.sessions.inbox import Inbox, InboxFull
 from peers.sessions.limits import SessionLimits
 from peers.sessions.predictions import Predictions
 from swarm.model.cache import KVCache
-from swarm.model.span import Work
 from swarm.model.taps import Taps
+from swarm.model.work import Work
 from swarm.network.links.link import Link
 from swarm.util.tasks import end
 from swarm.wire.faults import FaultCode

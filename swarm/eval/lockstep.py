@@ -25,7 +25,7 @@ from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.sampling import Sampling
 from swarm.model.branching import BranchingModel
 from swarm.model.cache import KVCache
-from swarm.model.span import Work
+from swarm.model.work import Work
 
 
 @dataclass(frozen=True, eq=False)

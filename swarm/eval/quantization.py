@@ -24,7 +24,8 @@ from swarm.errors import SwarmError
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
 from swarm.model.quantization import QUANTIZATIONS, named
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.util import logs
 
 SEED = 1000  # of the held-out problems

@@ -12,7 +12,8 @@ import torch
 from swarm.errors import UnsupportedModel
 from swarm.model.cache import KVCache
 from swarm.model.masks import NotPackable
-from swarm.model.span import FAILURES, Span, Way, Work
+from swarm.model.span import FAILURES, Span, Way
+from swarm.model.work import Work
 from swarm.wire.token_tree import Placement
 
 CHECK_TOKENS = 6  # enough for two chunks and a neighbour

@@ -21,52 +21,16 @@ from swarm.model.partial import build
 from swarm.model.quantization import weight_bytes
 from swarm.model.recurrent.mixers import Mixers, find_mixers, may_keep_states
 from swarm.model.recurrent.states import States
-from swarm.model.taps import TapHooks, Taps
+from swarm.model.taps import TapHooks
+from swarm.model.work import Work
 from swarm.routing.cuts import Cuts
 from swarm.wire.messages import MAX_SESSION_TOKENS
-from swarm.wire.token_tree import Placement
 
 MAX_REPLAYED = 64  # rows in front of new ones; the batch was planned for these alone
 # Exceptions of a model's own code, when it runs in a way that it was not made for.
 FAILURES = (AttributeError, IndexError, TypeError, ValueError, RuntimeError)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Work:
-    """Tokens of one session for one forward, and their rows in its cache.
-
-    `inputs` is LongTensor [n] of token ids for layer 0, Tensor [n, hidden] for other layers. The
-    forward fills in the `taps`.
-    """
-
-    cache: KVCache
-    inputs: torch.Tensor
-    placement: Placement
-    taps: Taps | None = None
-
-    @classmethod
-    def behind(cls, cache: KVCache, inputs: torch.Tensor) -> "Work":
-        """Return a work whose tokens follow all that the cache holds, one after the other."""
-        return cls.at(cache, cache.length, inputs)
-
-    @classmethod
-    def at(cls, cache: KVCache, row: int, inputs: torch.Tensor, taps: Taps | None = None) -> "Work":
-        """Return a work whose tokens lie from this row on, each behind the one before it."""
-        positions = tuple(range(row, row + len(inputs)))
-        return cls(cache, inputs, Placement(row, (), positions, trunk=row, sees=None), taps)
-
-    def with_replay(self) -> "Work":
-        """Return the work with the rows before it that have to be computed once more.
-
-        These are on a line: only there a cache begins before the rows that it holds.
-        """
-        replayed = self.cache.replayed()
-        if replayed is None:
-            return self
-        inputs = torch.cat([replayed, self.inputs.to(replayed.dtype)])
-        return Work.at(self.cache, self.cache.begins, inputs, self.taps)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from swarm.demo import TARGET, locate
 from swarm.demo.problems import problems
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 
 STAGES = ((0, 4), (4, 8))
 TEXTS = 20

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 
 GROUP = 64  # weights that share a scale, as is usual for 4 bits
 

@@ -7,7 +7,8 @@ from helpers.models import ARCHITECTURES
 from swarm.audit.tolerance import FULL, HALF, HALF_EXPERTS, distances, has_experts, tolerance
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 
 TOKENS = torch.arange(3, 90)
 

@@ -10,7 +10,8 @@ from swarm.distill.settings import Writing
 from swarm.distill.target import LocalTarget
 from swarm.distill.texts import Written
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12, 13], [14], [15, 16, 17, 18]]
 NEW = 12

@@ -15,7 +15,8 @@ from peers.compute.cache_budget import CacheBudget
 from peers.compute.scheduler import Scheduler
 from peers.sessions.handler import Handler
 from peers.sessions.limits import SessionLimits
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.network.links.libp2p import StreamLink
 from swarm.network.links.link import CONNECT_TIMEOUT_S, Link, LinkClosed
 from swarm.util.tasks import end, within

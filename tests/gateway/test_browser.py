@@ -20,7 +20,8 @@ from swarm.gateway.keys import ApiKeys
 from swarm.gateway.server import Settings, serving
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.network.dht.directory import Directory
 from swarm.network.dht.records import REFRESH_INTERVAL_S
 from swarm.util.tasks import end

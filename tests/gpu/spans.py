@@ -12,7 +12,8 @@ from helpers.models import ALTERNATING, VOCAB, Architecture
 from swarm.errors import ConfigError
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import INT8, NF4, Quantization
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.wire.token_tree import TokenTree
 
 CPU = torch.device("cpu")

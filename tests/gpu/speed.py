@@ -13,7 +13,8 @@ from gpu.sizes import Sizes
 from gpu.spans import relative_error
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.self_check import ROUGH_TOLERANCE
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 
 WARM_UP = 3
 DTYPES = (torch.bfloat16, torch.float32)

@@ -9,7 +9,8 @@ import torch
 
 from helpers.loopback import Peer, ask, dialed, eventually, opening, session_id, soon, tokens_frame
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.network.links.link import Link
 from swarm.wire.messages import (
     AcceptFrom,

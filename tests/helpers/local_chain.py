@@ -8,7 +8,8 @@ from transformers import PreTrainedModel
 from helpers.models import LAYERS, VOCAB
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.wire.token_tree import Placement, TokenTree
 
 BOUND = 1e-5  # of the error of a logit, relative to the largest logit

@@ -18,7 +18,8 @@ from helpers.loopback import (
 from helpers.models import LAYERS
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.network.links.link import Link
 from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (

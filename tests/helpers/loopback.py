@@ -29,7 +29,8 @@ from swarm.config import Network
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.network.dht.records import PeerRecord
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.handshake import HandshakeLimiter

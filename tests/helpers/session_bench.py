@@ -29,7 +29,8 @@ from peers.sessions.downstream import Downstream
 from peers.sessions.limits import SessionLimits
 from peers.sessions.next_links import NextLinks
 from peers.sessions.session import PeerSession
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link
 from swarm.util.tasks import end

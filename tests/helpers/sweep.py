@@ -32,7 +32,7 @@ from swarm.model.folder import Stored
 from swarm.model.head import Head
 from swarm.model.kernels.int8 import Plain
 from swarm.model.rehearsal import Rehearsal, rehearse
-from swarm.model.span import Work
+from swarm.model.work import Work
 from swarm.wire.token_tree import Placement
 
 BOUND = 1e-4  # of the error of a logit, relative to the largest logit

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from helpers.models import ARCHITECTURES, UNPACKED, UNSUPPORTED, VOCAB
 from swarm.errors import SpanError
 from swarm.model.branching import BranchingModel
-from swarm.model.span import Work
+from swarm.model.work import Work
 from swarm.wire.token_tree import Placement, TokenTree
 
 TEXT = [5, 6, 7, 8, 9, 10, 11, 12]

@@ -16,8 +16,9 @@ from peers.compute.memory import Needs
 from swarm.errors import ConfigError, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import INT8, NF4, Quantization, named, settle
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
 from swarm.model.stored.packed import PackedTensor
+from swarm.model.work import Work
 
 CPU = torch.device("cpu")
 BOTH = [INT8, NF4]

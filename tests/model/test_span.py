@@ -18,7 +18,8 @@ from swarm.audit.tolerance import distances, tolerance
 from swarm.errors import SpanError, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.routing.cuts import Cuts
 from swarm.wire.token_tree import Placement
 

@@ -9,8 +9,9 @@ from transformers import PreTrainedModel
 from helpers.local_chain import Session, tokens
 from helpers.models import ARCHITECTURES, LAYERS
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
 from swarm.model.taps import Taps
+from swarm.model.work import Work
 from swarm.wire.taps import TapTerms
 
 

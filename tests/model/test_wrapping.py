@@ -17,7 +17,8 @@ from swarm.model.compute import ComputeOptions
 from swarm.model.drafts.loading import branching_of, load_draft
 from swarm.model.head import Head
 from swarm.model.miniature import miniatures
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 
 TEXT = torch.tensor([7, 9, 30, 11, 12, 13, 14, 21, 5, 40])
 SECTIONS = {"rope_type": "default", "partial_rotary_factor": 0.5, "mrope_section": [8, 12, 12]}

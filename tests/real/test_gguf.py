@@ -104,7 +104,8 @@ import gc, sys
 from pathlib import Path
 import torch
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 
 def own_bytes():  # files that are mapped do not count
     gc.collect()

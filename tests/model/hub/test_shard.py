@@ -18,7 +18,8 @@ from swarm.model import source
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.folder import read_places
 from swarm.model.hub import shard
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 
 FIRST_BYTES = 500
 WEIGHTS = "model.safetensors"

@@ -15,7 +15,8 @@ from swarm.errors import SpanError
 from swarm.model import span as spans
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.recurrent.states import MAX_SNAPSHOTS
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 
 BOUND = 1e-4  # of the error of a logit, relative to the largest logit
 STEPWISE = {"falcon_mamba", "jamba", "mamba", "recurrent_gemma"}

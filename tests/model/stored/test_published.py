@@ -13,8 +13,9 @@ from helpers.published import GPT_OSS, LLAMA4, PUBLISHED, Published, publish
 from peers.compute.memory import Needs
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.folder import look
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
 from swarm.model.stored.packed import PackedTensor
+from swarm.model.work import Work
 
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16, "moe_intermediate_size": 32}
 DENSE = Architecture("llama", SIZES)

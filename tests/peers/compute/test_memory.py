@@ -18,7 +18,8 @@ from peers.compute.memory import (
     Needs,
 )
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.wire.token_tree import Placement
 
 CPU = torch.device("cpu")

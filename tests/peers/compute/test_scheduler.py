@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from helpers.loopback import WatchedSpan, eventually, soon, tiny_checkpoint
 from peers.compute.scheduler import MAX_BATCH_TOKENS, MAX_DECODE_TOKENS, Computed, Scheduler
 from swarm.model.cache import KVCache
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.util.tasks import end
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 from swarm.wire.token_tree import Placement

@@ -8,7 +8,7 @@ from peers.compute.scripted import ScriptedHead, ScriptedSpan, scripted
 from swarm.errors import ConfigError, SpanError
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
-from swarm.model.span import Work
+from swarm.model.work import Work
 from swarm.shapes.folder import write_target
 from swarm.shapes.script import Script
 from swarm.wire.token_tree import Placement

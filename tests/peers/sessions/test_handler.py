@@ -30,7 +30,8 @@ from helpers.loopback import (
 from helpers.models import LAYERS
 from peers.compute.scheduler import MAX_DECODE_TOKENS
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.network.links.link import LinkClosed
 from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (

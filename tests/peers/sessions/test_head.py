@@ -10,7 +10,8 @@ from helpers.models import LAYERS, VOCAB
 from swarm.decoding.candidates import choose_candidates
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.network.links.link import Link
 from swarm.wire.candidates import HeadTerms
 from swarm.wire.faults import FaultCode

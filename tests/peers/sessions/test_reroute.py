@@ -11,7 +11,8 @@ from helpers.models import LAYERS
 from helpers.session_bench import Other, stage, stick
 from peers.faults import SessionFault
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.wire.faults import FaultCode
 from swarm.wire.messages import Fault, Frame, Hop, Progress, Rerouted
 

@@ -12,7 +12,8 @@ from helpers.session_bench import MAX_POSITIONS, Neighbour, stage
 from peers.faults import SessionFault
 from peers.sessions.inbox import MAX_LOST_TOKENS
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
+from swarm.model.work import Work
 from swarm.wire.faults import FaultCode
 from swarm.wire.messages import Frame
 

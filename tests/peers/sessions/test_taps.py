@@ -8,8 +8,9 @@ import torch
 from helpers.loopback import Peer, ask, dialed, opening, session_id, tokens_frame
 from helpers.models import LAYERS
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.span import Span, Work
+from swarm.model.span import Span
 from swarm.model.taps import Taps
+from swarm.model.work import Work
 from swarm.network.links.link import Link
 from swarm.wire.faults import FaultCode
 from swarm.wire.messages import ChangeTerms, Fault, Opened, Result, Tapped, TermsChanged
