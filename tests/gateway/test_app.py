@@ -81,7 +81,10 @@ async def test_every_tokens_fate_is_told_to_those_who_ask(served):
         "".join(piece["text"] for piece in told) == chunk.choices[0].delta.content
         for chunk, told in pieces
     )
-    assert {piece["origin"] for _, told in pieces for piece in told} >= {"drafted", "corrected"}
+    origins = {piece["origin"] for _, told in pieces for piece in told}
+    # Whether a branch was there to catch a miss of the draft depends on the controller's clock.
+    assert "drafted" in origins
+    assert origins & {"branch", "corrected"}
 
 
 async def test_stop_strings_lengths_and_seeds_are_kept_to(served):
