@@ -12,12 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from swarm.decoding.drafting.choices import HeadDrafter
+from swarm.decoding.drafting.choices import Chooser, HeadDrafter
 from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.drafting.feature import Feature
-from swarm.decoding.drafting.vocabulary import Vocabulary
-from swarm.decoding.sampling import Sampling
-from swarm.decoding.shaping import NO_SHAPING, Shaping
 
 MAX_LEAVES = 8  # blocks in a pass
 MAX_AHEAD = 256  # outputs that wait for their tokens to be committed
@@ -111,8 +108,8 @@ class BlockDrafter(HeadDrafter):
 
     Args:
         reader: one that has read nothing yet.
-        vocabulary: turns the head's predictions into those of the target's tokens, which it reads.
-        stop_ids: tokens that end a text.
+        chooser: its vocabulary turns the head's predictions into those of the target's tokens,
+            which the head reads.
         prompt_features: how many positions of a prompt's end it is worth to have answered.
         taps: layers of the target whose outputs make features.
     """
@@ -120,15 +117,13 @@ class BlockDrafter(HeadDrafter):
     def __init__(
         self,
         reader: BlockReader,
-        sampling: Sampling,
-        vocabulary: Vocabulary,
-        shaping: Shaping = NO_SHAPING,
-        stop_ids: frozenset[int] = frozenset(),
+        chooser: Chooser,
         prompt_features: int = 512,
         taps: tuple[int, ...] = (),
     ) -> None:
-        super().__init__(sampling, vocabulary, shaping, stop_ids, prompt_features, taps)
+        super().__init__(prompt_features, taps)
         self.reader = reader
+        self.chooser = chooser
         self._text: list[int] = []  # as of the last call
         self._known: set[int] = set()  # positions in the context
         self._ahead: list[_Ahead] = []  # outputs at tokens that are only drafted
@@ -194,7 +189,7 @@ class BlockDrafter(HeadDrafter):
         return len(leaf.block) - 1 + self.reader.first
 
     def _goes_on(self, leaf: _Leaf) -> bool:
-        return self._slot(leaf) < self.reader.size and leaf.block[-1] not in self.stop_ids
+        return self._slot(leaf) < self.reader.size and leaf.block[-1] not in self.chooser.stop_ids
 
     def _grow(self, leaves: Sequence[_Leaf], slots: dict[int, Tensor], text: Sequence[int]) -> None:
         """Draft one token behind each leaf.
@@ -205,7 +200,7 @@ class BlockDrafter(HeadDrafter):
         states = torch.stack([slots[id(leaf)][self._slot(leaf)] for leaf in leaves])
         before = [leaf.block[-1] for leaf in leaves]
         predicted = self.reader.logits(states, before)
-        chosen = self._choose(predicted, text, [leaf.tokens for leaf in leaves])
+        chosen = self.chooser.choose(predicted, text, [leaf.tokens for leaf in leaves])
         for leaf, guess in zip(leaves, chosen, strict=True):
             leaf.drafted.append(guess)
             leaf.block.append(guess.token)

@@ -1,6 +1,7 @@
 """Drafters that choose by the logits of a model, behind several paths at once."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -12,39 +13,29 @@ from swarm.decoding.shaping import NO_SHAPING, Shaping
 CHOICES = 4  # choices of the draft returned for a place; plans take fewer
 
 
-class PathDrafter(Drafter):
-    """What such drafters have in common; `draft_each` is their own.
+@dataclass(frozen=True, eq=False)
+class Chooser:
+    """How guesses are chosen by a draft's logits: as the target chooses by its own.
 
-    Args:
-        vocabulary: turns the model's predictions into those of the target's tokens.
+    Attributes:
+        vocabulary: translates between the draft's tokens and the target's.
         stop_ids: tokens of the target that end a text.
+        source: of the guesses.
     """
 
-    source = Source.MODEL
+    sampling: Sampling
+    vocabulary: Vocabulary
+    shaping: Shaping = NO_SHAPING
+    stop_ids: frozenset[int] = frozenset()
+    source: Source = Source.MODEL
 
-    def __init__(
-        self,
-        sampling: Sampling,
-        vocabulary: Vocabulary,
-        shaping: Shaping = NO_SHAPING,
-        stop_ids: frozenset[int] = frozenset(),
-    ) -> None:
-        self.sampling = sampling
-        self.vocabulary = vocabulary
-        self.shaping = shaping
-        self.stop_ids = stop_ids
-
-    def draft(self, sequence: Sequence[int], count: int) -> list[Drafted]:
-        """See `Drafter.draft` and `draft_each`."""
-        return self.draft_each(sequence, [()], count)[0]
-
-    def _choose(
+    def choose(
         self, predicted: Tensor, text: Sequence[int], paths: Sequence[Sequence[int]]
     ) -> Iterator[Drafted]:
         """Yield the choice behind each path, with the next ones as its `Drafted.others`.
 
         Args:
-            predicted: ``[len(paths), head]``, the model's own logits, float32, on the CPU.
+            predicted: ``[len(paths), head]``, the draft's own logits, float32, on the CPU.
             text: all committed tokens.
             paths: behind the text, drafted.
         """
@@ -57,6 +48,14 @@ class PathDrafter(Drafter):
             yield Drafted(token, row.clone(), confidence, tuple(others), self.source)
 
 
+class PathDrafter(Drafter):
+    """What drafters have in common whose `draft_each` is their own."""
+
+    def draft(self, sequence: Sequence[int], count: int) -> list[Drafted]:
+        """See `Drafter.draft` and `draft_each`."""
+        return self.draft_each(sequence, [()], count)[0]
+
+
 class HeadDrafter(PathDrafter):
     """What drafters have in common whose model is a head that reads the target's states.
 
@@ -65,18 +64,7 @@ class HeadDrafter(PathDrafter):
         taps: the layers of the target that the head reads; none for the last one's answers.
     """
 
-    source = Source.FEATURES
-
-    def __init__(
-        self,
-        sampling: Sampling,
-        vocabulary: Vocabulary,
-        shaping: Shaping = NO_SHAPING,
-        stop_ids: frozenset[int] = frozenset(),
-        prompt_features: int = 512,
-        taps: tuple[int, ...] = (),
-    ) -> None:
-        super().__init__(sampling, vocabulary, shaping, stop_ids)
+    def __init__(self, prompt_features: int = 512, taps: tuple[int, ...] = ()) -> None:
         self._prompt_features = prompt_features
         self._taps = taps
 

@@ -21,12 +21,9 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from swarm.decoding.drafting.choices import HeadDrafter
+from swarm.decoding.drafting.choices import Chooser, HeadDrafter
 from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.drafting.feature import Feature
-from swarm.decoding.drafting.vocabulary import Vocabulary
-from swarm.decoding.sampling import Sampling
-from swarm.decoding.shaping import NO_SHAPING, Shaping
 from swarm.wire.token_tree import Placement
 
 READ_TOKENS = 256  # of a text in a pass, whose memory grows with them
@@ -120,8 +117,8 @@ class FeatureDrafter(HeadDrafter):
 
     Args:
         reader: one that has read nothing yet.
-        vocabulary: turns the head's predictions into those of the target's tokens, which it reads.
-        stop_ids: tokens that end a text.
+        chooser: its vocabulary turns the head's predictions into those of the target's tokens,
+            which the head reads.
         prompt_features: how many positions of a prompt's end it is worth to have answered.
         taps: the layers of the target that the head reads; none for the last one's answers.
     """
@@ -129,15 +126,13 @@ class FeatureDrafter(HeadDrafter):
     def __init__(
         self,
         reader: FeatureReader,
-        sampling: Sampling,
-        vocabulary: Vocabulary,
-        shaping: Shaping = NO_SHAPING,
-        stop_ids: frozenset[int] = frozenset(),
+        chooser: Chooser,
         prompt_features: int = 512,
         taps: tuple[int, ...] = (),
     ) -> None:
-        super().__init__(sampling, vocabulary, shaping, stop_ids, prompt_features, taps)
+        super().__init__(prompt_features, taps)
         self.reader = reader
+        self.chooser = chooser
         self._root: _Token | None = None  # the last settled token
         self._text: list[int] = []  # the text up to the root
         self._waiting: dict[int, Tensor] = {}  # by position: features of tokens behind the root
@@ -184,12 +179,12 @@ class FeatureDrafter(HeadDrafter):
                 break
             states = torch.stack([_present(leaf.end.state) for leaf in growing])
             predicted = self.reader.logits(states)
-            chosen = self._choose(predicted, text, [leaf.tokens for leaf in growing])
+            chosen = self.chooser.choose(predicted, text, [leaf.tokens for leaf in growing])
             for leaf, guess in zip(growing, chosen, strict=True):
                 leaf.drafted.append(guess)
                 leaf.tokens.append(guess.token)
                 leaf.end = leaf.end.child(guess.token)
-            growing = [leaf for leaf in growing if leaf.tokens[-1] not in self.stop_ids]
+            growing = [leaf for leaf in growing if leaf.tokens[-1] not in self.chooser.stop_ids]
         return [leaf.drafted for leaf in leaves]
 
     # Where a token lies.

@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from swarm.decoding.drafting.choices import CHOICES
+from swarm.decoding.drafting.choices import Chooser
 from swarm.decoding.drafting.drafter import Drafted, Drafter
 from swarm.decoding.drafting.prefix import common_prefix
-from swarm.decoding.drafting.vocabulary import Vocabulary
-from swarm.decoding.sampling import Sampling
-from swarm.decoding.shaping import NO_SHAPING, Shaping
 
 
 class LineReader(Protocol):
@@ -38,26 +35,16 @@ class ModelDrafter(Drafter):
     tokens, and one for every further drafted token.
 
     Args:
-        vocabulary: translates between the tokens of the model and those of the target; all other
-            token ids here are the target's.
-        stop_ids: tokens of the target that end a text.
+        chooser: its vocabulary translates between the tokens of the model and those of the target;
+            all other token ids here are the target's.
         reader: of the model, with its own cache; by default one that keeps keys and values.
     """
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        sampling: Sampling,
-        vocabulary: Vocabulary,
-        shaping: Shaping = NO_SHAPING,
-        stop_ids: frozenset[int] = frozenset(),
-        reader: LineReader | None = None,
+        self, model: PreTrainedModel, chooser: Chooser, reader: LineReader | None = None
     ) -> None:
         self.model = model
-        self.sampling = sampling
-        self.vocabulary = vocabulary
-        self.shaping = shaping
-        self.stop_ids = stop_ids
+        self.chooser = chooser
         self._reader = reader if reader is not None else CachingReader(model)
         self._seen: list[int] = []  # the tokens in the cache, the draft's own
         self._known = model.get_input_embeddings().weight.shape[0]
@@ -71,7 +58,8 @@ class ModelDrafter(Drafter):
         token, and nothing behind a token that it has no embedding of (a target's vocabulary may be
         padded further).
         """
-        ids = [*self.vocabulary.opening, *self.vocabulary.encode(sequence)]
+        vocabulary = self.chooser.vocabulary
+        ids = [*vocabulary.opening, *vocabulary.encode(sequence)]
         drafted: list[Drafted] = []
         if not ids or max(ids) >= self._known:
             return drafted
@@ -79,15 +67,14 @@ class ModelDrafter(Drafter):
         keep = self._reader.rewind(common_prefix(self._seen, ids[:-1]))
         del self._seen[keep:]
         unread = ids[keep:]
-        history = list(sequence)
+        path: list[int] = []
         for _ in range(min(count, self._context - len(ids))):
-            logits = self.shaping.apply(self.vocabulary.project(self._read(unread)), history)
-            [((token, confidence), *others)] = self.sampling.rank(logits, [len(history)], CHOICES)
-            drafted.append(Drafted(token, logits[0], confidence, tuple(others)))
-            if token in self.stop_ids:
+            [guess] = self.chooser.choose(self._read(unread), sequence, [path])
+            drafted.append(guess)
+            if guess.token in self.chooser.stop_ids:
                 break
-            history.append(token)
-            unread = self.vocabulary.encode([token])
+            path.append(guess.token)
+            unread = vocabulary.encode([guess.token])
         return drafted
 
     def _read(self, ids: list[int]) -> Tensor:

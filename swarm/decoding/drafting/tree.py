@@ -7,12 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from swarm.decoding.drafting.choices import PathDrafter
+from swarm.decoding.drafting.choices import Chooser, PathDrafter
 from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.drafting.prefix import common_prefix
-from swarm.decoding.drafting.vocabulary import Vocabulary
-from swarm.decoding.sampling import Sampling
-from swarm.decoding.shaping import NO_SHAPING, Shaping
 from swarm.wire.token_tree import BEGINNING, MAX_TAIL, Placement, TokenTree
 
 # The most tokens of a text in a forward, whose memory grows with them. Leaves room for a whole tree
@@ -72,21 +69,13 @@ class TreeDrafter(PathDrafter):
 
     Args:
         reader: one that has read nothing yet.
-        vocabulary: translates between the tokens of the model and those of the target; all other
-            token ids here are the target's.
-        stop_ids: tokens of the target that end a text.
+        chooser: its vocabulary translates between the tokens of the model and those of the target;
+            all other token ids here are the target's.
     """
 
-    def __init__(
-        self,
-        reader: TreeReader,
-        sampling: Sampling,
-        vocabulary: Vocabulary,
-        shaping: Shaping = NO_SHAPING,
-        stop_ids: frozenset[int] = frozenset(),
-    ) -> None:
-        super().__init__(sampling, vocabulary, shaping, stop_ids)
+    def __init__(self, reader: TreeReader, chooser: Chooser) -> None:
         self.reader = reader
+        self.chooser = chooser
         self._tokens = TokenTree()
         self._root = _Held(BEGINNING)
         self._trunk: list[int] = []  # the draft's own tokens up to the root, its own included
@@ -101,20 +90,21 @@ class TreeDrafter(PathDrafter):
         token, and nothing behind a token that it has no embedding of (a target's vocabulary may be
         padded further).
         """
-        own = [*self.vocabulary.opening, *self.vocabulary.encode(text)]
-        leaves = [_Leaf(list(path), self.vocabulary.encode(path)) for path in paths]
+        vocabulary = self.chooser.vocabulary
+        own = [*vocabulary.opening, *vocabulary.encode(text)]
+        leaves = [_Leaf(list(path), vocabulary.encode(path)) for path in paths]
         growing = leaves if max(own, default=0) < self.reader.known else []
         for _ in range(count):
             growing = [leaf for leaf in growing if self._readable(len(own), leaf.own)]
             if not growing:
                 break
             predicted = self._read(own, [leaf.own for leaf in growing])
-            chosen = self._choose(predicted, text, [leaf.tokens for leaf in growing])
+            chosen = self.chooser.choose(predicted, text, [leaf.tokens for leaf in growing])
             for leaf, guess in zip(growing, chosen, strict=True):
                 leaf.drafted.append(guess)
                 leaf.tokens.append(guess.token)
-                leaf.own += self.vocabulary.encode([guess.token])
-            growing = [leaf for leaf in growing if leaf.tokens[-1] not in self.stop_ids]
+                leaf.own += vocabulary.encode([guess.token])
+            growing = [leaf for leaf in growing if leaf.tokens[-1] not in self.chooser.stop_ids]
         return [leaf.drafted for leaf in leaves]
 
     def _readable(self, text: int, path: list[int]) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from swarm.decoding.drafting.choices import Chooser
 from swarm.decoding.drafting.drafter import Drafter, Source
 from swarm.decoding.drafting.model import ModelDrafter
 from swarm.decoding.drafting.reduced import ReducedVocabulary
@@ -116,10 +117,11 @@ class DraftModel:
 
     def drafter(self, sampling: Sampling, shaping: Shaping, stop_ids: frozenset[int]) -> Drafter:
         """Return a drafter for one generation, with its own cache."""
+        chooser = Chooser(sampling, self.vocabulary, shaping, stop_ids, self.source)
         if self.branching is None:
             reader = None if self.stateful is None else self.stateful.reader()
-            return ModelDrafter(self.model, sampling, self.vocabulary, shaping, stop_ids, reader)
-        return TreeDrafter(self.branching.reader(), sampling, self.vocabulary, shaping, stop_ids)
+            return ModelDrafter(self.model, chooser, reader)
+        return TreeDrafter(self.branching.reader(), chooser)
 
 
 def _vocabulary(

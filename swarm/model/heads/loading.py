@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from swarm.decoding.drafting.blocks import BlockDrafter
+from swarm.decoding.drafting.choices import Chooser
 from swarm.decoding.drafting.drafter import Drafter, Source
 from swarm.decoding.drafting.features import FeatureDrafter
 from swarm.decoding.drafting.frequency import most_frequent
@@ -83,7 +84,8 @@ class FeatureDraft:
 
     def drafter(self, sampling: Sampling, shaping: Shaping, stop_ids: frozenset[int]) -> Drafter:
         """Return a drafter for one generation, with its own cache."""
-        how = (sampling, self.vocabulary, shaping, stop_ids, self.prompt_features, self.taps)
+        chooser = Chooser(sampling, self.vocabulary, shaping, stop_ids, self.source)
+        how = (chooser, self.prompt_features, self.taps)
         if isinstance(self.parts, BlockParts):
             return BlockDrafter(self.parts.reader(), *how)
         return FeatureDrafter(self.parts.reader(), *how)

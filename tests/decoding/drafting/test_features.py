@@ -19,6 +19,7 @@ from helpers.feature_heads import (
 )
 from helpers.models import VOCAB
 from swarm.decoding.drafting import features as module
+from swarm.decoding.drafting.choices import Chooser
 from swarm.decoding.drafting.feature import Feature
 from swarm.decoding.drafting.features import FeatureDrafter, FeatureReader
 from swarm.decoding.sampling import Sampling
@@ -76,7 +77,8 @@ class Loaded:
 
     def drafter(self, sampling=GREEDY, shaping=NO_SHAPING, stop_ids=frozenset()):
         reader = Watched(self.draft.parts.reader())
-        return FeatureDrafter(reader, sampling, self.draft.vocabulary, shaping, stop_ids)
+        chooser = Chooser(sampling, self.draft.vocabulary, shaping, stop_ids, self.draft.source)
+        return FeatureDrafter(reader, chooser)
 
 
 @pytest.fixture(scope="module", params=["eagle", "glm", "qwen"])

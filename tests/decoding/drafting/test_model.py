@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from helpers.models import ARCHITECTURES, VOCAB, WINDOW
+from swarm.decoding.drafting.choices import Chooser
 from swarm.decoding.drafting.model import ModelDrafter, common_prefix
 from swarm.decoding.drafting.vocabulary import SameVocabulary
 from swarm.decoding.sampling import Sampling
@@ -72,7 +73,7 @@ def tokens_read(model, work):
 def test_after_rollbacks_it_drafts_what_a_full_reading_drafts(model, sampling):
     rng = random.Random(5)
     drafter, sequence = (
-        ModelDrafter(model, sampling, SAME),
+        ModelDrafter(model, Chooser(sampling, SAME)),
         [rng.randrange(3, VOCAB) for _ in range(2 * WINDOW)],
     )
     for turn in range(12):
@@ -83,7 +84,7 @@ def test_after_rollbacks_it_drafts_what_a_full_reading_drafts(model, sampling):
 
 
 def test_it_may_be_asked_for_a_shorter_sequence_or_another_one(model):
-    drafter = ModelDrafter(model, Sampling(), SAME)
+    drafter = ModelDrafter(model, Chooser(Sampling(), SAME))
     long = list(range(3, 30))
     for sequence in (long, long[:9], long[:9], long[:10], [50, 51], [50], long):
         assert tokens(drafter.draft(sequence, 4)) == reread(model, Sampling(), sequence, 4)[0]
@@ -91,7 +92,7 @@ def test_it_may_be_asked_for_a_shorter_sequence_or_another_one(model):
 
 def test_every_guess_carries_the_logits_that_it_was_chosen_from(llama):
     shaping = Shaping(repetition_penalty=3.0, logit_bias=((9, 4.0), (31, -9.0)))
-    drafted = ModelDrafter(llama, SAMPLED, SAME, shaping).draft([5, 6, 7], 6)
+    drafted = ModelDrafter(llama, Chooser(SAMPLED, SAME, shaping)).draft([5, 6, 7], 6)
     expected, rows = reread(llama, SAMPLED, [5, 6, 7], 6, shaping)
     assert tokens(drafted) == expected
     assert expected != reread(llama, SAMPLED, [5, 6, 7], 6)[0]
@@ -101,7 +102,7 @@ def test_every_guess_carries_the_logits_that_it_was_chosen_from(llama):
 
 
 def test_it_reads_only_what_is_new(llama):
-    drafter, prompt = ModelDrafter(llama, Sampling(), SAME), [5, 6, 7, 8, 9]
+    drafter, prompt = ModelDrafter(llama, Chooser(Sampling(), SAME)), [5, 6, 7, 8, 9]
     drafted = []
     assert tokens_read(llama, lambda: drafted.extend(tokens(drafter.draft(prompt, 4)))) == [
         5,
@@ -119,26 +120,26 @@ def test_it_reads_only_what_is_new(llama):
 
 
 def test_it_stops_behind_a_stop_token(llama):
-    free = tokens(ModelDrafter(llama, SAMPLED, SAME).draft([5, 6, 7], 8))
+    free = tokens(ModelDrafter(llama, Chooser(SAMPLED, SAME)).draft([5, 6, 7], 8))
     stop = free[3]
     expected = free[: free.index(stop) + 1]
-    stopping = ModelDrafter(llama, SAMPLED, SAME, stop_ids=frozenset({stop}))
+    stopping = ModelDrafter(llama, Chooser(SAMPLED, SAME, stop_ids=frozenset({stop})))
     assert tokens(stopping.draft([5, 6, 7], 8)) == expected
 
 
 def test_nothing_asked_nothing_drafted(llama):
-    drafter = ModelDrafter(llama, Sampling(), SAME)
+    drafter = ModelDrafter(llama, Chooser(Sampling(), SAME))
     assert tokens_read(llama, lambda: drafter.draft([5, 6, 7], 0)) == []
     assert drafter.draft([5, 6, 7], 0) == []
 
 
 def test_padding_of_the_drafts_vocabulary_is_never_drafted(llama):
-    drafted = ModelDrafter(llama, Sampling(5.0), SameVocabulary(20)).draft([5, 6, 7], 40)
+    drafted = ModelDrafter(llama, Chooser(Sampling(5.0), SameVocabulary(20))).draft([5, 6, 7], 40)
     assert max(tokens(drafted)) < 20
 
 
 def test_tokens_that_the_draft_model_does_not_know_end_its_guessing(llama):
-    drafter = ModelDrafter(llama, Sampling(5.0), SameVocabulary(VOCAB + 30))
+    drafter = ModelDrafter(llama, Chooser(Sampling(5.0), SameVocabulary(VOCAB + 30)))
     before = drafter.draft([5, 6, 7], 30)
     assert max(tokens(before)) < VOCAB
     assert all(guess.logits.shape == (VOCAB + 30,) for guess in before)
@@ -148,7 +149,7 @@ def test_tokens_that_the_draft_model_does_not_know_end_its_guessing(llama):
 
 def test_beyond_its_own_context_it_drafts_nothing(llama):
     context = llama.config.max_position_embeddings
-    drafter, sequence = ModelDrafter(llama, Sampling(), SAME), [5] * (context - 2)
+    drafter, sequence = ModelDrafter(llama, Chooser(Sampling(), SAME)), [5] * (context - 2)
     assert len(drafter.draft(sequence, 8)) == 2
     assert drafter.draft([*sequence, 6, 7], 8) == []
     assert drafter.draft([*sequence, 6, 7, 8], 8) == []
@@ -156,20 +157,23 @@ def test_beyond_its_own_context_it_drafts_nothing(llama):
 
 def test_the_context_is_counted_in_the_drafts_own_tokens(llama):
     context = llama.config.max_position_embeddings
-    drafter, sequence = ModelDrafter(llama, Sampling(), EveryTokenIsTwo()), [5] * (context // 2 - 1)
+    drafter, sequence = (
+        ModelDrafter(llama, Chooser(Sampling(), EveryTokenIsTwo())),
+        [5] * (context // 2 - 1),
+    )
     assert len(drafter.draft(sequence, 8)) == 1
     assert drafter.draft([*sequence, 5], 8) == []
 
 
 def test_a_translated_sequence_is_rolled_back_in_the_drafts_own_tokens(llama):
-    drafter = ModelDrafter(llama, Sampling(), EveryTokenIsTwo())
+    drafter = ModelDrafter(llama, Chooser(Sampling(), EveryTokenIsTwo()))
     assert tokens_read(llama, lambda: drafter.draft([5, 6, 7], 1)) == [7]
     assert tokens_read(llama, lambda: drafter.draft([5, 6, 8], 1)) == [2]
     assert tokens_read(llama, lambda: drafter.draft([5, 6, 8, 9], 1)) == [2]
 
 
 def test_with_nothing_to_read_nothing_is_drafted(llama):
-    assert ModelDrafter(llama, Sampling(), SAME).draft([], 4) == []
+    assert ModelDrafter(llama, Chooser(Sampling(), SAME)).draft([], 4) == []
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from helpers.models import ARCHITECTURES, VOCAB, WINDOW, Architecture
 from swarm.decoding.drafting import tree as module
-from swarm.decoding.drafting.choices import CHOICES
+from swarm.decoding.drafting.choices import CHOICES, Chooser
 from swarm.decoding.drafting.model import ModelDrafter
 from swarm.decoding.drafting.tree import TreeDrafter, TreeReader
 from swarm.decoding.drafting.vocabulary import SameVocabulary
@@ -59,9 +59,8 @@ class Model:
         self.branching = BranchingModel.of(model)
 
     def drafter(self, sampling=SAMPLED, vocabulary=SAME, shaping=NO_SHAPING, stop_ids=frozenset()):
-        return TreeDrafter(
-            Watched(self.branching.reader()), sampling, vocabulary, shaping, stop_ids
-        )
+        chooser = Chooser(sampling, vocabulary, shaping, stop_ids)
+        return TreeDrafter(Watched(self.branching.reader()), chooser)
 
     @torch.inference_mode()
     def alone(self, sequence, shaping=NO_SHAPING):
@@ -160,7 +159,7 @@ def test_whatever_is_asked_for_in_whatever_order(llama, seed, sampling, shaping)
 @pytest.mark.parametrize("sampling", [Sampling(), SAMPLED], ids=["greedy", "sampled"])
 def test_a_line_is_what_a_model_drafter_drafts(model, sampling):
     rng = random.Random(7)
-    drafter, plain = model.drafter(sampling), ModelDrafter(model.whole, sampling, SAME)
+    drafter, plain = model.drafter(sampling), ModelDrafter(model.whole, Chooser(sampling, SAME))
     sequence = [rng.randrange(3, VOCAB) for _ in range(2 * WINDOW)]
     for turn in range(12):
         count = rng.randint(1, 6)
@@ -173,7 +172,7 @@ def test_several_lines_grow_side_by_side(llama):
     paths = [[10], [11, 12], []]
     drafter = llama.drafter()
     lines = drafter.draft_each([5, 6, 7], paths, 4)
-    plain = ModelDrafter(llama.whole, SAMPLED, SAME)
+    plain = ModelDrafter(llama.whole, Chooser(SAMPLED, SAME))
     assert list(map(tokens, lines)) == [tokens(plain.draft([5, 6, 7, *path], 4)) for path in paths]
     assert drafter.reader.forget() == [6, 3, 3, 3]
 
@@ -328,7 +327,7 @@ class EveryTokenIsTwo:
 def test_a_translated_text_is_followed_in_the_drafts_own_tokens(llama):
     drafter, plain = (
         llama.drafter(vocabulary=EveryTokenIsTwo()),
-        ModelDrafter(llama.whole, SAMPLED, EveryTokenIsTwo()),
+        ModelDrafter(llama.whole, Chooser(SAMPLED, EveryTokenIsTwo())),
     )
     asked = [
         ([5, 6], [()]),

@@ -14,6 +14,7 @@ from helpers.loopback import WORDS, tokenizer_of
 from helpers.model_files import add, edit
 from helpers.models import ARCHITECTURES, VOCAB
 from helpers.recurrent_models import RECURRENT
+from swarm.decoding.drafting.choices import Chooser
 from swarm.decoding.drafting.model import ModelDrafter
 from swarm.decoding.drafting.reduced import ReducedVocabulary
 from swarm.decoding.drafting.tree import TreeDrafter
@@ -70,7 +71,8 @@ def test_drafters_share_the_model_and_nothing_else(target, draft):
 )
 def test_a_model_that_takes_branches_drafts_them_together(architecture, kind, target, tmp_path):
     loaded = load(save(tmp_path / "draft", architecture, WORDS), target)
-    drafting, plain = drafter(loaded), ModelDrafter(loaded.model, SAMPLED, loaded.vocabulary)
+    drafting = drafter(loaded)
+    plain = ModelDrafter(loaded.model, Chooser(SAMPLED, loaded.vocabulary))
     assert type(drafting) is kind
     paths = [[8], [], [9, 10]]
     for guesses, path in zip(drafting.draft_each([5, 6, 7], paths, 3), paths, strict=True):
