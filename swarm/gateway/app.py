@@ -110,7 +110,7 @@ class Gateway:
             body = await self._read(request, read_counted, reservation)
             models = self._service.engine(body.model).models
             asked = asked_of(body, models.tokenizer, self._tool_parser)
-            (prompt,) = await prompts_of(asked.source, models, self._threads)
+            (prompt,) = await prompts_of(asked, models, self._threads)
             return web.json_response({"input_tokens": len(prompt.ids)})
 
     async def _embed(self, request: web.Request) -> web.StreamResponse:

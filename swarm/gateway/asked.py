@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from swarm.client.infilling import Infilling, infilling_of
 from swarm.decoding.constraint import Constraint
 from swarm.dialogue.answer import AnswerForm
 from swarm.gateway.chat import Chat
+from swarm.gateway.errors import BadRequest
 from swarm.gateway.requests import Body, ChatBody, TextBody
 
 
@@ -18,16 +20,23 @@ class Asked:
         body: the fields of the request.
         source: what makes the prompts: a chat, or the texts of a completion.
         spelled: special tokens whose text is part of the answers.
+        infilling: how the text before a suffix is asked for, if there is one.
     """
 
     body: Body
     source: Chat | TextBody
     spelled: frozenset[int]
+    infilling: Infilling | None = None
 
     @property
     def form(self) -> AnswerForm:
         """The form of the answers."""
         return self.source.form if isinstance(self.source, Chat) else AnswerForm()
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end an answer, beside those of the model and of the request."""
+        return self.infilling.ends if self.infilling is not None else frozenset()
 
     @property
     def opening(self) -> str:
@@ -43,12 +52,28 @@ class Asked:
 def asked_of(
     body: Body, tokenizer: PreTrainedTokenizerBase, tool_parser: str | None = None
 ) -> Asked:
-    """Prepare a request for a model. Arguments and errors are those of `Chat.of`."""
+    """Prepare a request for a model.
+
+    Arguments are those of `Chat.of`, and so are errors; `BadRequest` is also raised for a suffix
+    where the model cannot fill in the middle.
+    """
     if isinstance(body, ChatBody):
         chat = Chat.of(body, tokenizer, tool_parser)
         return Asked(body, chat, _special(tokenizer, body, chat.form.markers))
     assert isinstance(body, TextBody)
-    return Asked(body, body, _special(tokenizer, body, ()))
+    infilling = _infilling(tokenizer) if body.suffix else None
+    return Asked(body, body, _special(tokenizer, body, ()), infilling)
+
+
+def _infilling(tokenizer: PreTrainedTokenizerBase) -> Infilling:
+    found = infilling_of(tokenizer)
+    if found is None:
+        problem = (
+            "this model never learned to fill in the middle: its vocabulary has no tokens for it;"
+            " leave the suffix out"
+        )
+        raise BadRequest(problem, "suffix", "unsupported_parameter")
+    return found
 
 
 def _special(

@@ -16,6 +16,7 @@ from swarm.dialogue.tools import Tools
 from swarm.errors import NoChatTemplate, TemplateRefuses
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.forced_calls import FREE, ForcedCall, forced_call
+from swarm.gateway.messages import with_call_ids
 from swarm.gateway.requests import ChatBody
 from swarm.gateway.thinking import EFFORT, SWITCHES
 
@@ -91,7 +92,7 @@ class Chat:
     def _rendering(self) -> tuple[list[dict[str, Any]], Rendering]:
         """Return the messages and all else for the template."""
         body = self.body
-        messages: list[dict[str, Any]] = [dict(message.as_message()) for message in body.messages]
+        messages = with_call_ids([dict(message.as_message()) for message in body.messages])
         tools = body.schemas
         if not self.template.mentions("tool_calls"):
             messages = calls_in_words(messages)

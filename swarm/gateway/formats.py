@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from swarm.decoding.constraint import Constraint, json_object
+from swarm.gateway.errors import BadRequest
 from swarm.gateway.values import Part
 
 # Of vLLM's interface; ``structured_outputs`` holds the same without the prefix.
@@ -70,7 +71,7 @@ class StructuredOutputs(Part):
 def guided(fields: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a body with those of `GUIDED` moved into ``structured_outputs``.
 
-    Raise ValueError if both are there.
+    Raise `BadRequest` if both are there.
     """
     old = {
         name.removeprefix("guided_"): fields[name]
@@ -80,7 +81,8 @@ def guided(fields: dict[str, Any]) -> dict[str, Any]:
     if not old:
         return fields
     if fields.get("structured_outputs") is not None:
-        raise ValueError("structured_outputs and the fields guided_... mean the same; give one")
+        problem = "this and the fields guided_... mean the same; give one"
+        raise BadRequest(problem, "structured_outputs")
     rest = {name: value for name, value in fields.items() if name not in GUIDED}
     return {**rest, "structured_outputs": old}
 
@@ -91,14 +93,15 @@ def constraint_of(
     """Return the one constraint of an answer, if there is any.
 
     Raises:
-        ValueError: for several at once.
+        BadRequest: for several at once.
         RequestError: for what is no constraint.
     """
     found = [] if structured is None else structured.constraints
     if response_format is not None and response_format.constraint is not None:
         found.append(response_format.constraint)
     if len(found) > 1:
-        raise ValueError("an answer has one format; give one of the fields that constrain it")
+        name = "structured_outputs" if structured and structured.constraints else "response_format"
+        raise BadRequest("an answer has one format; give one constraint", name)
     return found[0] if found else None
 
 

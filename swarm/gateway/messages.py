@@ -1,6 +1,7 @@
 """The messages of a chat, as OpenAI's clients and those of its imitators send them."""
 
 import json
+from collections import deque
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
@@ -109,6 +110,30 @@ class ChatMessage(Part):
             message["tool_call_id"] = self.tool_call_id
             message["name"] = self.name
         return message
+
+
+def with_call_ids(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return messages for a chat template, in which all calls have an id, and their results, too.
+
+    Functions of OpenAI's older interface have none, nor have Ollama's tools. Results are matched to
+    calls in their order.
+    """
+    count = 0
+    unanswered: deque[str] = deque()
+    numbered = []
+    for message in messages:
+        made = dict(message)
+        if "tool_calls" in made:
+            made["tool_calls"] = [dict(call) for call in made["tool_calls"]]
+            for call in made["tool_calls"]:
+                count += 1
+                if not call.get("id"):
+                    call["id"] = f"call{count:05}"  # nine characters, as Mistral's templates want
+                    unanswered.append(call["id"])
+        elif made["role"] == "tool" and not made["tool_call_id"] and unanswered:
+            made["tool_call_id"] = unanswered.popleft()
+        numbered.append(made)
+    return numbered
 
 
 _CALL: Known = {"name": None, "arguments": None}

@@ -5,6 +5,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from swarm.client.chat_template import ChatTemplate
+from swarm.client.infilling import infilling_of
 from swarm.dialogue.formats import thought_tags
 from swarm.errors import NoChatTemplate
 from swarm.gateway.service import Engine
@@ -69,6 +70,8 @@ class ModelCards:
             abilities.append("tools")
             if thought_tags(template):
                 abilities.append("thinking")
+        if infilling_of(models.tokenizer):
+            abilities.append("insert")
         return {
             "modelfile": "",
             "parameters": "",

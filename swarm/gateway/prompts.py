@@ -13,9 +13,11 @@ from types import TracebackType
 from typing import TypeVar
 
 from swarm.client.chat_template import ChatPrompt
+from swarm.client.infilling import Infilling
 from swarm.client.models import ClientModels
 from swarm.client.prompt import encoded, encoded_bare
 from swarm.errors import PromptTooLong
+from swarm.gateway.asked import Asked
 from swarm.gateway.chat import Chat
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.requests import TextBody
@@ -59,28 +61,38 @@ class ParserThreads:
 
 
 async def prompts_of(
-    asked: TextBody | Chat, models: ClientModels, threads: ParserThreads
+    asked: Asked, models: ClientModels, threads: ParserThreads
 ) -> list[ChatPrompt]:
     """Return all prompts of a request, and drop their texts from it.
 
     Raises:
         BadRequest, PromptTooLong: if one is invalid, or cannot fit the model's context.
     """
-    body = asked.body if isinstance(asked, Chat) else asked
-    room = _ContextRoom(context_tokens(models.checkpoint), body.new_tokens[0] or 1)
-    if isinstance(asked, Chat):
-        return [await _of_chat(asked, models, threads, room)]
+    source = asked.source
+    room = _ContextRoom(context_tokens(models.checkpoint), asked.body.new_tokens[0] or 1)
+    if isinstance(source, Chat):
+        return [await _of_chat(source, models, threads, room)]
     prompts = []
-    for prompt in asked.prompt:
+    for prompt in source.prompt:
         if isinstance(prompt, str):
-            await room.check(prompt, models, threads)
-            encode = encoded if asked.add_special_tokens else encoded_bare
-            prompt = await threads.run(_nbytes(prompt), partial(encode, models.tokenizer, prompt))
+            text = prompt + source.suffix
+            await room.check(text, models, threads)
+            encode = partial(_encoded, prompt, source, asked.infilling, models)
+            prompt = await threads.run(_nbytes(text), encode)
         elif len(prompt) > room.tokens:
             raise PromptTooLong(len(prompt), room.new_tokens, room.context_tokens)
         prompts.append(ChatPrompt(prompt))
-    asked.prompt.clear()
+    source.prompt.clear()
     return prompts
+
+
+def _encoded(
+    prompt: str, body: TextBody, infilling: Infilling | None, models: ClientModels
+) -> list[int]:
+    if infilling is not None:
+        return infilling.prompt(prompt, body.suffix, body.add_special_tokens)
+    encode = encoded if body.add_special_tokens else encoded_bare
+    return encode(models.tokenizer, prompt)
 
 
 async def _of_chat(

@@ -36,7 +36,16 @@ from swarm.gateway.thinking import (
     as_thinking,
     thinking_variables,
 )
-from swarm.gateway.tools import MAX_TOOLS, TOOL, Choice, Tool, ToolChoice, offered
+from swarm.gateway.tools import (
+    MAX_TOOLS,
+    TOOL,
+    Choice,
+    Function,
+    FunctionChoice,
+    Tool,
+    ToolChoice,
+    offered,
+)
 from swarm.gateway.unknown import MAX_NAMES, Known, settle
 from swarm.gateway.values import (
     NewTokens,
@@ -193,6 +202,8 @@ class ChatBody(Body):
     tools: list[Tool] = Field(default=[], max_length=MAX_TOOLS)
     tool_choice: Choice = ToolChoice()
     parallel_tool_calls: bool = True
+    functions: list[Function] = Field(default=[], max_length=MAX_TOOLS)  # the older form of tools
+    function_call: FunctionChoice = ToolChoice()
     continue_final_message: bool = False
     add_generation_prompt: bool = True
     chat_template_kwargs: dict[str, Any] = Field(default={}, max_length=MAX_VARIABLES)
@@ -213,22 +224,36 @@ class ChatBody(Body):
 
     @model_validator(mode="after")
     def _agrees(self) -> "ChatBody":
-        self._offered = offered(self.tools, self.tool_choice)
+        if self.functions:
+            self._take_functions()
+        field = "function_call" if self.functions else "tool_choice"
+        self._offered = offered(self.tools, self.tool_choice, field)
         self.ignore(*(f"tools[{at}]" for at, each in enumerate(self.tools) if not each.is_function))
         if self.top_logprobs and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs to be true")
+            raise BadRequest("this needs logprobs to be true", "top_logprobs")
         if (
             self.max_tokens
             and self.max_completion_tokens
             and self.max_tokens != self.max_completion_tokens
         ):
-            raise ValueError("max_tokens and max_completion_tokens differ; give only one of them")
+            problem = "this differs from max_tokens; give only one of them"
+            raise BadRequest(problem, "max_completion_tokens")
         return self
+
+    def _take_functions(self) -> None:
+        """Read functions as tools; an answer calls one of them at most."""
+        if self.tools:
+            raise BadRequest("functions and tools mean the same; give tools", "functions")
+        self.tools = [Tool(function=each) for each in self.functions]
+        self.tool_choice = self.function_call
+        self.parallel_tool_calls = False
 
     @classmethod
     def known(cls) -> Known:
         return {
             **super().known(),
+            "functions": dict.fromkeys(Function.model_fields),
+            "function_call": None,
             "messages": MESSAGE,
             "tools": TOOL,
             "tool_choice": None,
@@ -288,6 +313,7 @@ class TextBody(Body):
     logprobs: Annotated[int | None, BeforeValidator(read_likely)] = Field(
         default=None, ge=0, le=MAX_LOGPROBS
     )
+    suffix: str = ""  # that follows the text
     echo: bool = False  # the text begins with the prompt
     scores_only: bool = False  # nothing is generated: ``max_tokens`` is 0, with `echo`
     add_special_tokens: bool = True  # those that the tokenizer puts before every text
@@ -303,7 +329,11 @@ class TextBody(Body):
     @model_validator(mode="after")
     def _is_whole(self) -> "TextBody":
         if self.echo and self.stream:
-            raise ValueError("echo needs a reply that is not streamed")
+            raise BadRequest("this needs a reply that is not streamed", "echo")
+        if self.suffix and self.echo:
+            raise BadRequest("a text before a suffix does not begin with its prompt", "echo")
+        if self.suffix and not all(isinstance(prompt, str) for prompt in self.prompt):
+            raise BadRequest("a suffix needs prompts of text", "suffix")
         return self
 
     @property

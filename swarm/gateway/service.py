@@ -157,7 +157,7 @@ class Service:
         engine = self.engine(body.model)
         availability = self._availability[body.model]
         async with self._admission.admit(body.model, count):
-            prompts = await prompts_of(asked.source, engine.models, self._threads)
+            prompts = await prompts_of(asked, engine.models, self._threads)
             prompts_read(prompts)
             of_texts = [prompts[number // body.n].ids for number in range(count)]
             options = [
@@ -215,9 +215,9 @@ class Service:
         checkpoint = self.engine(body.model).models.checkpoint
         room = context_tokens(checkpoint) - len(prompt)
         options = body.options(number)
-        stop_token_ids = options.get("stop_token_ids") or ()
+        stop_token_ids = {*(options.get("stop_token_ids") or ()), *asked.ends}
         if body.ignore_eos:
-            options["stop_token_ids"] = set(stop_token_ids)
+            options["stop_token_ids"] = stop_token_ids
         elif stop_token_ids:
             options["stop_token_ids"] = {*stop_token_ids, *checkpoint.eos_token_ids}
         options["max_new_tokens"] = requested or max(1, min(default, room))

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from swarm.gateway.errors import BadRequest
 from swarm.gateway.messages import MAX_TOOL_NAME_CHARS
 from swarm.gateway.unknown import Known
 from swarm.gateway.values import Part
@@ -103,20 +104,31 @@ def _name(value: dict[str, Any]) -> str:
     return name
 
 
+def read_function_choice(value: object) -> object:
+    """Read ``function_call``, which was the name of ``tool_choice`` before. Raise ValueError."""
+    if value in ("none", "auto"):
+        return ToolChoice(MODES[str(value)])
+    if isinstance(value, dict) and isinstance(name := value.get("name"), str) and name:
+        return ToolChoice("required", name)
+    raise ValueError('this has to be "none", "auto", or like {"name": "..."}')
+
+
 Choice = Annotated[Any, BeforeValidator(read_choice)]
+FunctionChoice = Annotated[Any, BeforeValidator(read_function_choice)]
 
 
-def offered(tools: Sequence[Tool], choice: ToolChoice) -> list[Tool]:
+def offered(tools: Sequence[Tool], choice: ToolChoice, field: str = "tool_choice") -> list[Tool]:
     """Return the functions that an answer may call.
 
-    Raise ValueError for a choice that names none of them.
+    Raise `BadRequest`, which names the ``field``, for a choice that names none of them.
     """
     functions = [tool for tool in tools if tool.is_function]
     names = {tool.function.name for tool in functions if tool.function is not None}
     if choice.name is not None and choice.name not in names:
-        raise ValueError(f"tool_choice names {choice.name[:MAX_TOOL_NAME_CHARS]!r}, no tool")
+        problem = f"this names {choice.name[:MAX_TOOL_NAME_CHARS]!r}, which is not among the tools"
+        raise BadRequest(problem, field)
     if choice.mode == "required" and not functions:
-        raise ValueError("tool_choice needs tools of the type function")
+        raise BadRequest("this needs tools of the type function", field)
     if choice.mode == "none":
         return []
     if choice.allowed is None:

@@ -50,9 +50,17 @@ def test_each_field_is_one_constraint(
     [
         ({"response_format": {"type": "xml"}}, "response_format.type", "json_schema"),
         ({"response_format": {"type": "json_schema"}}, "response_format", "needs a schema"),
-        ({"guided_regex": "a", "guided_choice": ["b"]}, None, "one format"),
-        ({"guided_regex": "a", "structured_outputs": {"regex": "b"}}, None, "mean the same"),
-        ({"guided_regex": "a", "response_format": {"type": "json_object"}}, None, "one format"),
+        ({"guided_regex": "a", "guided_choice": ["b"]}, "structured_outputs", "one format"),
+        (
+            {"guided_regex": "a", "structured_outputs": {"regex": "b"}},
+            "structured_outputs",
+            "mean the same",
+        ),
+        (
+            {"guided_regex": "a", "response_format": {"type": "json_object"}},
+            "structured_outputs",
+            "one format",
+        ),
         ({"guided_choice": [3]}, "structured_outputs.choice[0]", "string"),
         ({"grammar": "root ::= x"}, "grammar", "guided_grammar"),
     ],

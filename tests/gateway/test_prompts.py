@@ -48,7 +48,7 @@ def threads():
 
 async def prompts_of(body, models, threads):
     """Return the prompts of a body."""
-    return await prompts.prompts_of(asked_of(body, models.tokenizer).source, models, threads)
+    return await prompts.prompts_of(asked_of(body, models.tokenizer), models, threads)
 
 
 def _text(prompt, **more):

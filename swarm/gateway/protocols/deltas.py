@@ -51,6 +51,21 @@ class Deltas:
         return {"tool_calls": [{"index": self.calls - 1, **fields}]}
 
 
+class FunctionDeltas(Deltas):
+    """Likewise, with the call as `function_call`: OpenAI's interface before it had tools."""
+
+    def _call(self, **fields: Any) -> Fields:
+        return {"function_call": fields["function"]}
+
+
+def with_function_call(message: Fields) -> Fields:
+    """Return an answer of one call at most, with the call as `function_call`."""
+    made = {name: value for name, value in message.items() if name != "tool_calls"}
+    for call in message.get("tool_calls", ()):
+        made["function_call"] = call["function"]
+    return made
+
+
 def message_of(events: Iterable[Event], new_id: Callable[[], str] = new_call_id) -> Fields:
     """Return an answer as a message."""
     texts: list[str] = []

@@ -37,19 +37,22 @@ def as_chat(fields: Mapping[str, Any]) -> tuple[Fields, list[str]]:
 
 
 def as_generation(fields: Mapping[str, Any]) -> tuple[Fields, list[str]]:
-    """Return the fields of a chat of one question; with ``raw``, those of a completion."""
+    """Return the fields of a chat of one question, or of a completion.
+
+    A completion has ``raw``, or a ``suffix`` that follows the text.
+    """
     known = {"prompt", "system", "raw"}
     asked, ignored = _common(fields, known)
     prompt = fields.get("prompt") or ""
     if fields.get("images"):
         raise BadRequest("only text can be read", "images", "unsupported_parameter")
-    if fields.get("suffix"):
-        raise BadRequest("text is only added at the end", "suffix", "unsupported_parameter")
-    if fields.get("raw"):
+    suffix, system = fields.get("suffix"), fields.get("system")
+    if suffix or fields.get("raw"):
         for name in ("reasoning_effort", "enable_thinking"):
             asked.pop(name, None)
-        return {**asked, "prompt": prompt}, ignored
-    system = fields.get("system")
+        if system:
+            ignored.append("system")
+        return {**asked, "prompt": prompt, "suffix": suffix}, ignored
     messages = [{"role": "system", "content": system}] if system else []
     asked["messages"] = [*messages, {"role": "user", "content": prompt}]
     return asked, ignored

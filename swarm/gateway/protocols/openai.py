@@ -8,9 +8,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from swarm.client.chat_template import ChatPrompt
-from swarm.dialogue.events import Event, Text
+from swarm.dialogue.events import CallBegun, Event, Text
 from swarm.gateway.errors import ErrorReply
-from swarm.gateway.protocols.deltas import Deltas, message_of, new_call_id, new_short_id
+from swarm.gateway.protocols.deltas import (
+    Deltas,
+    FunctionDeltas,
+    message_of,
+    new_call_id,
+    new_short_id,
+    with_function_call,
+)
 from swarm.gateway.protocols.logprobs import Spell, chat_logprobs, text_logprobs
 from swarm.gateway.protocols.protocol import Answer, Protocol, Reply, ReplyTerms
 from swarm.gateway.requests import Body, ChatBody, TextBody, read
@@ -29,7 +36,9 @@ class OpenAiChat(Protocol):
         return read(data, ChatBody, strict)
 
     def reply(self, body: Body, terms: ReplyTerms) -> Reply:
-        return OpenAiReply(ChatShape(terms), body, terms)
+        assert isinstance(body, ChatBody)
+        shape = FunctionShape if body.functions else ChatShape
+        return OpenAiReply(shape(terms), body, terms)
 
 
 class OpenAiText(Protocol):
@@ -48,6 +57,7 @@ class Shape(ABC):
     prefix: ClassVar[str]  # of reply ids
     whole: ClassVar[str]  # the ``object`` of a reply
     chunk: ClassVar[str]  # the ``object`` of a chunk
+    called: ClassVar[str] = "tool_calls"  # why an answer ends that calls
 
     @abstractmethod
     def choice(self, events: Sequence[Event]) -> Fields:
@@ -66,6 +76,8 @@ class ChatShape(Shape):
     whole = "chat.completion"
     chunk = "chat.completion.chunk"
 
+    deltas: ClassVar[type[Deltas]] = Deltas
+
     def __init__(self, terms: ReplyTerms) -> None:
         is_short = terms.form.format is not None and terms.form.format.short_ids
         self.new_id = new_short_id if is_short else new_call_id
@@ -78,11 +90,21 @@ class ChatShape(Shape):
         if event is None:
             return {"delta": role}
         if sent.deltas is None:
-            sent.deltas = Deltas(self.new_id)
+            sent.deltas = self.deltas(self.new_id)
         return {"delta": role | sent.deltas.of(event)}
 
     def logprobs(self, pieces: Sequence[Piece], spell: Spell) -> Fields:
         return chat_logprobs(pieces, spell)
+
+
+class FunctionShape(ChatShape):
+    """Answers to chats with `functions`, which calls had before tools."""
+
+    called = "function_call"
+    deltas = FunctionDeltas
+
+    def choice(self, events: Sequence[Event]) -> Fields:
+        return {"message": with_function_call(message_of(events))}
 
 
 class TextShape(Shape):
@@ -140,14 +162,14 @@ class OpenAiReply(Reply):
     def whole(self, generations: Sequence[Generation]) -> Fields:
         choices = []
         for index, generation in enumerate(generations):
-            choice = self.shape.choice(self._answer(index).whole(generation.text))
-            calls = choice.get("message", {}).get("tool_calls", ())
+            events = self._answer(index).whole(generation.text)
+            calls = sum(isinstance(event, CallBegun) for event in events)
             choices.append(
                 {
                     "index": index,
-                    **choice,
+                    **self.shape.choice(events),
                     "logprobs": self._logprobs(generation.pieces),
-                    "finish_reason": _finish_reason(generation, len(calls)),
+                    "finish_reason": self._finish_reason(generation, calls),
                 }
             )
         swarm = [
@@ -172,7 +194,7 @@ class OpenAiReply(Reply):
         swarm = {**_route(event.generation.route), **_stats(event.generation.stats)}
         if not sent.started:
             swarm |= self._ignored()
-        reason = _finish_reason(event.generation, sent.calls)
+        reason = self._finish_reason(event.generation, sent.calls)
         return [*frames, self._part(event.index, sent, None, swarm, finish_reason=reason)]
 
     def closed(self, generations: Sequence[Generation]) -> list[Frame]:
@@ -246,6 +268,10 @@ class OpenAiReply(Reply):
     def _pieces(self, pieces: Sequence[Piece]) -> Fields:
         return {"pieces": [_fate(piece) for piece in pieces]} if self.body.explain else {}
 
+    def _finish_reason(self, generation: Generation, calls: int) -> str:
+        reason = generation.stats.finish_reason
+        return self.shape.called if calls and reason == "stop" else reason
+
     def _ignored(self) -> Fields:
         return {"ignored": list(self.terms.ignored)} if self.terms.ignored else {}
 
@@ -259,11 +285,6 @@ class OpenAiReply(Reply):
             "choices": choices,
             **more,
         }
-
-
-def _finish_reason(generation: Generation, calls: int) -> str:
-    reason = generation.stats.finish_reason
-    return "tool_calls" if calls and reason == "stop" else reason
 
 
 def usage(generations: Sequence[Generation]) -> Fields:
