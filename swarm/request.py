@@ -18,7 +18,7 @@ from swarm.decoding.streaming import STREAM_BRANCHES, STREAM_WINDOW, Streaming
 from swarm.decoding.window import AutoWindow, FixedWindow
 from swarm.errors import NeedsHead, PromptTooLong, RequestError
 from swarm.model.checkpoint import Checkpoint
-from swarm.wire.messages import MAX_SESSION_TOKENS
+from swarm.wire.fields import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 MAX_WINDOW = MAX_FRAME_TOKENS // 2  # a window and the tokens before it share a frame

@@ -10,7 +10,7 @@ from swarm.decoding.policy import MAX_DEPTH, SpeculationPlan
 from swarm.decoding.streaming import IDLE_CHANCE, STREAM_BRANCHES, STREAM_LEAVES, STREAM_WINDOW
 from swarm.errors import PromptTooLong, RequestError, SamplingError
 from swarm.request import MAX_LOGPROBS, MAX_STOP_TOKENS, MAX_WINDOW, Request
-from swarm.wire.messages import MAX_SESSION_TOKENS
+from swarm.wire.fields import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 

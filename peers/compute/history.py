@@ -38,6 +38,13 @@ class History:
         self._rows[self.length : end] = output
         self.length = end
 
+    def fork(self, source: "History", placement: Placement) -> None:
+        """Copy the rows that a placement keeps of another history into this one, which is empty."""
+        start, keep = placement.start, placement.keep
+        self.add(source.rows(slice(0, start - len(keep))))
+        if keep:
+            self.add(source.rows(slice(None))[list(keep)])
+
     def rows(self, which: slice) -> Tensor:
         """Return some of the rows, ``[n, hidden]``. Raise IndexError if nothing was added yet."""
         if self._rows is None:

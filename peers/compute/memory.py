@@ -18,7 +18,7 @@ from swarm.model.recurrent.sizes import state_bytes
 from swarm.model.recurrent.states import MAX_SNAPSHOTS
 from swarm.model.row_widths import RowWidths
 from swarm.routing.placement import Span
-from swarm.wire.messages import MAX_SESSION_TOKENS
+from swarm.wire.fields import MAX_SESSION_TOKENS
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 from swarm.wire.token_tree import MAX_TAIL
 

@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
@@ -22,6 +22,8 @@ MAX_BATCH_TOKENS = 512  # two full frames: a longer batch would keep single toke
 LATELY_S = 30.0  # an older waiting time says nothing any more
 # anything longer is a chunk of a prompt: it may hold up others, so a batch takes only one
 MAX_DECODE_TOKENS = 64
+
+T = TypeVar("T")
 
 
 class AnyHead(Protocol):
@@ -174,12 +176,18 @@ class Scheduler:
         whole, _ = await self._in_thread(lambda: whole_row(head.logits(hidden)[0], terms))
         return whole
 
-    async def _in_thread(self, work: Callable[[], Candidates]) -> tuple[Candidates, float]:
-        """Run work of the head between two batches."""
+    async def take_steps(self, steps: Iterator[None]) -> None:
+        """Take steps that use caches, each between two batches. Raises what a step raises."""
+        over = False
+        while not over:
+            over, _ = await self._in_thread(lambda: bool(next(steps, True)))
+
+    async def _in_thread(self, work: Callable[[], T]) -> tuple[T, float]:
+        """Run work between two batches; return its result, and the milliseconds that it took."""
         if self._over:
             raise RuntimeError("the compute thread has ended")
 
-        def timed() -> tuple[Candidates, float]:
+        def timed() -> tuple[T, float]:
             started = self._clock()
             return work(), (self._clock() - started) * 1e3
 

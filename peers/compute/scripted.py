@@ -19,7 +19,7 @@ from swarm.model.rehearsal import rehearsed
 from swarm.model.span import Span
 from swarm.model.work import Work
 from swarm.shapes.script import SCRIPT_FILE, Script, between
-from swarm.wire.messages import MAX_SESSION_TOKENS
+from swarm.wire.fields import MAX_SESSION_TOKENS
 
 SURE = 50.0  # a logit that makes all others improbable
 

@@ -64,7 +64,7 @@ class Downstream:
         self.hop = opening.next
         self.link = link
         self.history = history
-        self.passed = BEGINNING
+        self.passed = opening.fork.count if opening.fork is not None else BEGINNING
         self._links = links
         self._counters = counters or Counters()
         self._standby: tuple[Hop, ReplicaFeed[Link]] | None = None

@@ -22,7 +22,7 @@ from swarm.network.links.link import Link, LinkClosed
 from swarm.util.tasks import end
 from swarm.wire.codec import WireError
 from swarm.wire.faults import FaultCode
-from swarm.wire.fields import MAX_TEXT
+from swarm.wire.fields import MAX_TEXT, SessionId
 from swarm.wire.messages import (
     AcceptFrom,
     Behalf,
@@ -39,7 +39,6 @@ from swarm.wire.messages import (
     Probe,
     Refine,
     Reroute,
-    SessionId,
 )
 
 GOODBYE_TIMEOUT_S = 2.0  # for telling clients that this peer leaves

@@ -3,6 +3,9 @@
 from collections import deque
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from swarm.wire.messages import Frame
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
 
@@ -153,3 +156,12 @@ def _joined(parts: Sequence[WireTensor]) -> WireTensor | None:
     tokens = sum(part.tokens for part in parts)
     data = b"".join(part.data for part in parts)
     return WireTensor(dtype=parts[0].dtype, tokens=tokens, hidden=parts[0].hidden, data=data)
+
+
+def inputs_of(frame: Frame) -> Tensor:
+    """Return a span's input: token ids ``[n]`` at the model's start, else hidden states
+    ``[n, hidden]``."""
+    if frame.tokens is not None:
+        return torch.tensor(frame.tokens)
+    assert frame.hidden is not None  # a frame carries one of the two
+    return frame.hidden.unpack()

@@ -10,7 +10,8 @@ from peers.sessions.registry import SessionRegistry
 from swarm.network.links.link import Link
 from swarm.util.tasks import end
 from swarm.wire.faults import FaultCode
-from swarm.wire.messages import Message, Open, SessionId
+from swarm.wire.fields import SessionId
+from swarm.wire.messages import Message, Open
 
 MAX_OPENING_PER_LINK = 16  # sessions that one link may be opening at a time
 

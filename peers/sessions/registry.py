@@ -13,7 +13,7 @@ from typing import Any
 
 from peers.access.control import AccessControl, LimitReached
 from peers.compute.cache_budget import CacheBudget, CacheFull, Reservation
-from peers.compute.history import HISTORY_BYTES, HistoryBudget
+from peers.compute.history import HISTORY_BYTES, History, HistoryBudget
 from peers.compute.scheduler import Scheduler
 from peers.counters import Counters
 from peers.faults import SessionFault
@@ -28,7 +28,8 @@ from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed
 from swarm.util.tasks import end, within
 from swarm.wire.faults import FaultCode
-from swarm.wire.messages import Fault, Hop, Open, Opened, SessionId
+from swarm.wire.fields import SessionId
+from swarm.wire.messages import Fault, Hop, Open, Opened
 from swarm.wire.token_tree import MAX_TAIL
 
 MAX_OVER = 256  # ended sessions that are remembered: frames may still be on their way to them
@@ -140,7 +141,8 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
     # Opening.
 
     async def open(self, link: Link, opening: Open) -> Opened:
-        """Reserve cache, reach the next peer, and register the session; all of it or nothing.
+        """Reserve cache, reach the next peer, copy what the session begins with, and register it;
+        all of it or nothing.
 
         Returns the answer to the client.
 
@@ -152,23 +154,23 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
         with contextlib.ExitStack() as undo:
             reserved = self._reserve(link, served.budget, opening.max_tokens)
             undo.callback(served.budget.release, reserved)
-            next_link = history = None
+            next_link = None
             if opening.next is not None:
                 next_link = await self._reach(opening.next, link)
                 undo.callback(self.next_links.release, next_link)
                 self._check(link, opening)  # meanwhile another opening may have been quicker
-            if opening.next is not None or opening.head is not None:
-                history = self.histories.open(
-                    opening.max_tokens, span.hidden_size * span.dtype.itemsize
-                )
-                undo.callback(self.histories.close, history)
-            if opening.head is not None and history is None:
-                raise SessionFault(FaultCode.BUSY, "no room to keep what candidates come from")
+            source = self._source(link, opening)
+            history = self._history(span, opening, source)
+            undo.callback(self.histories.close, history)
+            cache = _new_cache(span, opening)
+            if source is not None and opening.fork is not None:
+                await source.lend(opening.fork, cache, history)
+                self._check(link, opening)  # as above
             session = PeerSession(
                 opening,
                 Downstream(opening, link, self.next_links, next_link, history, self._counters),
                 reserved,
-                _new_cache(span, opening),
+                cache,
                 served.scheduler,
                 self._limits,
                 self.fail,
@@ -179,7 +181,13 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
         self._admission.reserve(link, opening.max_tokens)
         self._counters.opened += 1
         self._idle.clear()
-        return Opened(session=opening.session, branches=span.branches, taps=span.taps)
+        return Opened(
+            session=opening.session,
+            branches=span.branches,
+            taps=span.taps,
+            forks=not span.recurrent,
+            held=0 if opening.fork is None else opening.fork.count,
+        )
 
     def _check(self, link: Link, opening: Open) -> Served:
         """Return what the session will use. Raises `SessionFault` if it cannot be served."""
@@ -200,6 +208,25 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
         self._admission.check(link, opening.max_tokens, self._served.budget.total_tokens)
         return self._served
 
+    def _source(self, link: Link, opening: Open) -> PeerSession | None:
+        """Return the session that another one is to begin with, if there is one.
+
+        Raises `SessionFault` if it is not this client's, or holds other layers.
+        """
+        if opening.fork is None:
+            return None
+        source = self.owned(opening.fork.session, link)
+        if source is None:
+            raise SessionFault(
+                FaultCode.NO_SESSION,
+                "you have no session of that id here to begin with; open one that begins with none",
+            )
+        if source.layers != (opening.first, opening.last):
+            raise SessionFault(
+                FaultCode.BAD_MESSAGE, "a session begins with one of the same layers"
+            )
+        return source
+
     async def _reach(self, hop: Hop, link: Link) -> Link:
         try:
             return await self.next_links.to(hop, link)
@@ -207,6 +234,20 @@ class SessionRegistry(Mapping[SessionId, PeerSession]):
             raise LimitReached("dials", error.why, error.wait_s) from None
         except LinkClosed as error:
             raise SessionFault(FaultCode.NEXT_UNREACHABLE, str(error), hop.peer_id) from None
+
+    def _history(self, span: Span, opening: Open, source: PeerSession | None) -> History | None:
+        """Return what keeps the outputs, if they may be needed again and there is room for them.
+
+        Outputs of the beginning have been kept, or none are: they cannot be computed without it.
+        """
+        history = None
+        complete = source is None or source.downstream.history is not None
+        if complete and (opening.next is not None or opening.head is not None):
+            row_bytes = span.hidden_size * span.dtype.itemsize
+            history = self.histories.open(opening.max_tokens, row_bytes)
+        if opening.head is not None and history is None:
+            raise SessionFault(FaultCode.BUSY, "no room to keep what candidates come from")
+        return history
 
     def _reserve(self, link: Link, budget: CacheBudget, tokens: int) -> Reservation:
         """Reserve cache; if there is too little, first take back what was lent to others."""

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable, Iterator
 from torch import Tensor
 
 from peers.compute.history import History
-from swarm.wire.messages import Frame, SessionId
+from swarm.wire.fields import SessionId
+from swarm.wire.messages import Frame
+from swarm.wire.replays import replay_frame
 from swarm.wire.tensors import WireTensor
 from swarm.wire.token_tree import ReplayChunk, TokenTree
 
@@ -25,7 +27,7 @@ def frames(
     """
     for chunk in chunks:
         hidden = WireTensor.pack(rows(chunk.rows))
-        yield Frame.again(session, epoch, chunk, replay, hidden=hidden)
+        yield replay_frame(session, epoch, chunk, replay, hidden=hidden)
 
 
 def as_it_stands(session: SessionId, tree: TokenTree, history: History) -> Iterator[Frame]:

@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from peers.compute.cache_budget import Reservation
+from peers.compute.history import History
 from peers.compute.scheduler import Computed, Scheduler
 from peers.faults import SessionFault
 from peers.sessions.checks import check_frame, check_place
 from peers.sessions.downstream import Downstream
-from peers.sessions.inbox import Inbox, InboxFull
+from peers.sessions.forks import Forks
+from peers.sessions.inbox import Inbox, InboxFull, inputs_of
 from peers.sessions.limits import SessionLimits
 from peers.sessions.predictions import Predictions
 from swarm.model.cache import KVCache
@@ -23,6 +22,7 @@ from swarm.model.work import Work
 from swarm.network.links.link import Link
 from swarm.util.tasks import end
 from swarm.wire.faults import FaultCode
+from swarm.wire.forks import Fork
 from swarm.wire.messages import (
     AcceptFrom,
     Accepting,
@@ -47,7 +47,7 @@ class PeerSession:
     that takes the lost one's place needs all of these.
 
     Args:
-        opening: the message that opened it.
+        opening: the message that opened it. The cache, and the history, hold what it begins with.
         outlet: where outputs go; the session closes it.
         reserved: its part of the cache budget; the registry gives it back.
         failed: called once, by the session's own task, when the session cannot go on.
@@ -74,7 +74,7 @@ class PeerSession:
         self.opening = opening
         self.downstream = downstream
         self.reserved = reserved
-        self.tree = TokenTree()
+        self.tree = TokenTree() if opening.fork is None else TokenTree.holding(opening.fork.count)
         self.tree.cancel(opening.epoch)
         self._speakers = frozenset(filter(None, (opening.previous,)))
         self._cache = cache
@@ -90,6 +90,7 @@ class PeerSession:
         self._mirror: Mirror | None = None  # not begun yet
         self.predictions = Predictions(opening.head, scheduler)
         self.taps = opening.taps
+        self._forks = Forks(scheduler)
         self._passing: asyncio.Task[None] | None = None  # sends to others, which may take time
         self.since = self.heard_at = clock()
         self._task = asyncio.create_task(self._run())
@@ -185,6 +186,13 @@ class PeerSession:
         self.predictions.ask(refine)
         self._arrived.set()
 
+    async def lend(self, fork: Fork, cache: KVCache, history: History | None) -> None:
+        """Copy a beginning of the session when the computation is done; see `Forks.ask`."""
+        self.heard_at = self._clock()
+        copied = self._forks.ask(fork, cache, history)
+        self._arrived.set()
+        await copied
+
     def lose(self, link: Link, code: FaultCode, text: str) -> SessionFault | None:
         """Send nothing more over a link that failed.
 
@@ -209,6 +217,7 @@ class PeerSession:
     async def close(self) -> None:
         """Stop computing. May be called twice, but not by the session's own task."""
         await end(self._task)
+        self._forks.close()
         await self.downstream.close()
 
     # What the scheduler asks for.
@@ -241,7 +250,7 @@ class PeerSession:
         )
         taps = Taps(self.taps, frame.tail) if self.taps is not None else None
         self._begun = frame, placement, taps
-        return Work(self._cache, _inputs(frame), placement, taps)
+        return Work(self._cache, inputs_of(frame), placement, taps)
 
     @property
     def _room(self) -> int:
@@ -270,6 +279,10 @@ class PeerSession:
             return False
         return reroute.replay is None or tree.holds(reroute.root) or reroute.root <= tree.last
 
+    @property
+    def _has_requests(self) -> bool:
+        return bool(self.predictions or self._forks)
+
     # What its task does.
 
     async def _run(self) -> None:
@@ -281,6 +294,8 @@ class PeerSession:
                     self._begin_mirror()
                 elif self.predictions:
                     await self._refine()
+                elif self._forks:
+                    await self._forks.serve(self.tree, self._cache, self.downstream.history)
                 elif not self._may_compute:
                     await self._follow()
                 elif (computed := await self._compute()) is not None:
@@ -303,13 +318,13 @@ class PeerSession:
             self._queued = False
 
     async def _something_to_do(self) -> None:
-        """Wait until there is something to compute, a reroute to follow, a mirror to begin or a
-        prediction to refine.
+        """Wait until there is something to compute, a reroute to follow, a mirror to begin, a
+        prediction to refine or a beginning to copy.
 
         Raises `SessionFault` after a silence.
         """
         loop, silent = asyncio.get_running_loop(), False
-        while not (self._may_compute or self._may_follow or self._mirror or self.predictions):
+        while not (self._may_compute or self._may_follow or self._mirror or self._has_requests):
             self._check_life()
             limits = self._limits
             patience_s = (
@@ -381,12 +396,3 @@ class PeerSession:
             self._passing = None
         if not passing.cancelled():
             passing.result()
-
-
-def _inputs(frame: Frame) -> Tensor:
-    """Return a span's input: token ids ``[n]`` at the model's start, else hidden states
-    ``[n, hidden]``."""
-    if frame.tokens is not None:
-        return torch.tensor(frame.tokens)
-    assert frame.hidden is not None  # a frame carries one of the two
-    return frame.hidden.unpack()

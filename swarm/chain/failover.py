@@ -27,7 +27,8 @@ from swarm.errors import ChainBroken, ChainSilent, Implausible, MissingLayers, S
 from swarm.network.links.link import LinkClosed
 from swarm.util.tasks import end, within
 from swarm.wire.faults import FaultCode
-from swarm.wire.messages import Close, Frame, Probe, Progress, Reroute, Rerouted
+from swarm.wire.messages import Close, Probe, Progress, Reroute, Rerouted
+from swarm.wire.replays import replay_frame
 from swarm.wire.token_tree import replayed
 
 PROBE_TIMEOUT_S = 0.5  # a peer answers a probe on its event loop, whatever it computes
@@ -354,7 +355,7 @@ class Repairer:
         """Send the text to a new first peer, and through it to the other new ones."""
         for chunk in replayed(held.root, len(held.tokens)):
             tokens = held.tokens[chunk.rows]
-            frame = Frame.again(self._id, held.epoch, chunk, len(new) - 1, tokens=tokens)
+            frame = replay_frame(self._id, held.epoch, chunk, len(new) - 1, tokens=tokens)
             await self._session.tell(new[0], frame)
 
     async def _reroute(self, before: ChainLink, new: list[ChainLink], held: ResumePoint) -> None:

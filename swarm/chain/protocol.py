@@ -28,6 +28,7 @@ from swarm.errors import ChainBroken
 from swarm.outputs import Measured
 from swarm.wire.candidates import HeadTerms
 from swarm.wire.faults import FaultCode
+from swarm.wire.fields import SessionId
 from swarm.wire.messages import (
     AcceptFrom,
     Accepting,
@@ -44,7 +45,6 @@ from swarm.wire.messages import (
     Refined,
     Rerouted,
     Result,
-    SessionId,
     Tapped,
     TermsChanged,
 )

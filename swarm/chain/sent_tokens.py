@@ -4,7 +4,9 @@ that is to hold the same."""
 from collections.abc import Iterator
 
 from swarm.decoding.windows import ResumePoint, Window
-from swarm.wire.messages import Frame, SessionId
+from swarm.wire.fields import SessionId
+from swarm.wire.messages import Frame
+from swarm.wire.replays import replay_frame
 from swarm.wire.token_tree import ReplayChunk, TokenTree, replayed
 
 
@@ -35,7 +37,7 @@ class SentTokens:
             kept = [self._tokens[row] for row in keep]
             self._tokens[start - len(keep) :] = [*kept, *window.tokens]
         chunk = ReplayChunk(window.first, slice(0, count), window.root, window.parents)
-        return Frame.again(self._session, window.epoch, chunk, 0, tokens=window.tokens)
+        return replay_frame(self._session, window.epoch, chunk, 0, tokens=window.tokens)
 
     def replay(self) -> Iterator[Frame]:
         """Return frames that give a peer all that is held now."""
@@ -43,6 +45,6 @@ class SentTokens:
         tokens = tuple(self._tokens)
         epoch = self._tree.epoch
         return (
-            Frame.again(self._session, epoch, chunk, 0, tokens=tokens[chunk.rows])
+            replay_frame(self._session, epoch, chunk, 0, tokens=tokens[chunk.rows])
             for chunk in chunks
         )

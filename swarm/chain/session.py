@@ -20,8 +20,8 @@ from swarm.network.links.link import LinkClosed
 from swarm.network.links.outbox import Outbox
 from swarm.util.tasks import all_over, within
 from swarm.wire.candidates import MAX_CANDIDATES, HeadTerms
+from swarm.wire.fields import SESSION_ID_BYTES
 from swarm.wire.messages import (
-    SESSION_ID_BYTES,
     Accepting,
     Hop,
     Message,

@@ -26,7 +26,8 @@ from swarm.network.links.connection import Connection
 from swarm.network.links.link import LinkClosed
 from swarm.network.links.replica_feed import ReplicaFeed
 from swarm.util.tasks import all_over, end, within
-from swarm.wire.messages import Close, Hop, Message, Mirror, Probe, Reroute, SessionId
+from swarm.wire.fields import SessionId
+from swarm.wire.messages import Close, Hop, Message, Mirror, Probe, Reroute
 
 LOOK_S = 0.5  # between two looks at how far every spare has come
 MAX_ARRIVALS = 256  # messages of spares that wait

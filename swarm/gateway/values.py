@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from swarm.decoding.sampling import MAX_SEED
 from swarm.request import MAX_LOGPROBS
-from swarm.wire.messages import MAX_SESSION_TOKENS
+from swarm.wire.fields import MAX_SESSION_TOKENS
 
 MAX_WHOLE = (1 << 63) - 1  # of any whole number but a seed: no arithmetic on huge integers
 MAX_KEY_CHARS = 32  # of a wrong key that an error quotes

@@ -21,7 +21,7 @@ from swarm.model.masks import AttentionView, NotPackable
 from swarm.model.self_check import CHECK_TOKENS, ROUGH_TOLERANCE, TOLERANCE, turns_by_length
 from swarm.model.work import Work
 from swarm.model.wrapping import text_of
-from swarm.wire.messages import MAX_SESSION_TOKENS
+from swarm.wire.fields import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import MAX_TAIL, Placement, TokenTree
 
 

@@ -4,7 +4,7 @@ Of most layers that is keys and values, one row a token; of recurrent layers it 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from inspect import signature
 
 import torch
@@ -17,7 +17,7 @@ from swarm.model.device import upload
 from swarm.model.masks import AttentionView, NotPackable
 from swarm.model.recurrent.interface import StateAccess
 from swarm.model.recurrent.states import States
-from swarm.wire.messages import MAX_SESSION_TOKENS
+from swarm.wire.fields import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import Placement
 
 CACHE_ARGUMENTS = ("past_key_values", "cache_params")  # names that decoders give their cache
@@ -155,6 +155,27 @@ class KVCache:
         rows[:, self.begins :] = new
         return rows
 
+    def fork(self, source: "KVCache", placement: Placement) -> Iterator[None]:
+        """Copy the rows that a placement keeps of another cache into this one, which is empty.
+
+        Each step copies one tensor; until the last one, neither cache may be used otherwise.
+
+        Raises:
+            SpanError: at the first step, where rows are not there.
+        """
+        start, keep = placement.start, placement.keep
+        if not source.fits(placement) or start > self.limit:
+            problem = f"a cache of {source.length} rows cannot be copied up to {start}"
+            raise SpanError(self.first, self.last, problem)
+        for key, rows in source._rows.items():
+            with torch.inference_mode():
+                self._rows[key] = _kept(rows, start, keep, self._room(start, start))
+            yield
+        if source.states is not None:
+            self.states = source.states.copy()
+            self.states.place(start, start)
+        self.length = start
+
     def copy(self) -> "KVCache":
         """Return a cache that holds the same rows, for a text that parts from this one's."""
         states = None if self.states is None else self.states.copy()
@@ -181,14 +202,18 @@ class KVCache:
 
     def _grown(self, old: torch.Tensor | None, new: torch.Tensor, needed: int) -> torch.Tensor:
         """Return a copy of `old` with room for `needed` rows, an eighth more if that is allowed."""
-        # Growing by a share of the length keeps the copying per token constant; an eighth keeps
-        # the waste small.
-        room = max(needed, 0 if old is None else old.shape[1] * 9 // 8)
-        room = min(-(-room // BLOCK_TOKENS) * BLOCK_TOKENS, self.limit)
+        room = self._room(needed, 0 if old is None else old.shape[1])
         grown = new.new_empty((new.shape[0], room, new.shape[2]), dtype=self.dtype)
         if old is not None:
             grown[:, : self.length] = old[:, : self.length]
         return grown
+
+    def _room(self, needed: int, held: int) -> int:
+        """Return for how many rows to allocate room, where there was room for ``held``."""
+        # Growing by a share of the length keeps the copying per token constant; an eighth keeps
+        # the waste small.
+        room = max(needed, held * 9 // 8)
+        return min(-(-room // BLOCK_TOKENS) * BLOCK_TOKENS, self.limit)
 
 
 class PackedCache(StateAccess, Cache):  # type: ignore[misc]  # transformers is untyped here
@@ -284,6 +309,16 @@ class PackedCache(StateAccess, Cache):  # type: ignore[misc]  # transformers is 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
         """Length and offset of the keys, for the masks of a model with its own attention code."""
         return self.views[0].start + query_length, 0
+
+
+def _kept(rows: torch.Tensor, start: int, keep: Sequence[int], room: int) -> torch.Tensor:
+    """Return a copy [heads, room, width] of the first ``start`` rows that a placement leaves."""
+    copy = rows.new_empty((rows.shape[0], room, rows.shape[2]))
+    still = start - len(keep)
+    copy[:, :still] = rows[:, :still]
+    if keep:
+        copy[:, still:start] = rows[:, list(keep)]
+    return copy
 
 
 def _side_by_side(sessions: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:

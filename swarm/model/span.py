@@ -24,7 +24,7 @@ from swarm.model.recurrent.states import States
 from swarm.model.taps import TapHooks
 from swarm.model.work import Work
 from swarm.routing.cuts import Cuts
-from swarm.wire.messages import MAX_SESSION_TOKENS
+from swarm.wire.fields import MAX_SESSION_TOKENS
 
 MAX_REPLAYED = 64  # rows in front of new ones; the batch was planned for these alone
 # Exceptions of a model's own code, when it runs in a way that it was not made for.

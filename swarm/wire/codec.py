@@ -12,9 +12,9 @@ from swarm.wire.fields import printable
 from swarm.wire.messages import Message
 from swarm.wire.tensors import MAX_FRAME_TOKENS, MAX_TENSOR_BYTES
 
-PROTOCOL_VERSION = 7
+PROTOCOL_VERSION = 8
 # offered when a link begins: see `swarm.wire.handshake`
-SUPPORTED_VERSIONS = (4, 5, 6, PROTOCOL_VERSION)
+SUPPORTED_VERSIONS = (4, 5, 6, 7, PROTOCOL_VERSION)
 MAX_MESSAGE_BYTES = MAX_TENSOR_BYTES + 4096  # the largest frame and its header
 MAX_ENTRIES = MAX_FRAME_TOKENS  # of one array or map: a frame's tokens are the longest
 MAX_CONTAINERS = 8  # arrays and maps of one message: a byte on the wire can cost 64 in memory
@@ -66,8 +66,8 @@ _SINCE: dict[type[Message], int] = {
 # fields that came later than their message, and with which version
 _FIELDS_SINCE: dict[type[Message], dict[str, int]] = {
     messages.Progress: {"queued": 5, "batches": 5},
-    messages.Open: {"head": 6, "taps": 7},
-    messages.Opened: {"taps": 7},
+    messages.Open: {"head": 6, "taps": 7, "fork": 8},
+    messages.Opened: {"taps": 7, "forks": 8, "held": 8},
     messages.Result: {"candidates": 6},
     messages.ChangeTerms: {"taps": 7},
 }

@@ -14,6 +14,8 @@ MAX_MODEL_LAYERS = 1_000
 MAX_VOCABULARY = 1 << 24  # tokens
 MAX_ADDRESS = 200  # characters: an address at a relay whose own name has up to 50
 MAX_TEXT = 300  # characters of an error message
+SESSION_ID_BYTES = 16  # random
+MAX_SESSION_TOKENS = 1 << 20
 
 
 class StrictModel(BaseModel):
@@ -46,3 +48,6 @@ Certificate = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
 Address = Annotated[str, Field(min_length=3, max_length=MAX_ADDRESS)]
 # why something failed, in the other side's words
 ReasonText = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(printable)]
+SessionId = Annotated[bytes, Field(min_length=SESSION_ID_BYTES, max_length=SESSION_ID_BYTES)]
+# of a token in its session's stream; see `swarm.wire.token_tree`
+Serial = Annotated[int, Field(ge=0, lt=1 << 31)]

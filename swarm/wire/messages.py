@@ -25,29 +25,26 @@ from swarm.wire.candidates import MAX_CANDIDATES, Candidates, HeadTerms
 from swarm.wire.faults import FaultCode
 from swarm.wire.fields import (
     MAX_MODEL_LAYERS,
+    MAX_SESSION_TOKENS,
     MAX_VOCABULARY,
     Address,
     Certificate,
     Fingerprint,
     PeerId,
     ReasonText,
+    Serial,
+    SessionId,
     StrictModel,
 )
+from swarm.wire.forks import Fork
 from swarm.wire.taps import LayerOutputs, TapLayers, TapTerms, ascend
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
-from swarm.wire.token_tree import ReplayChunk
 
-SESSION_ID_BYTES = 16  # random
-MAX_SESSION_TOKENS = 1 << 20
 MAX_HOPS = 64
 MAX_CLIENTS = 10_000  # that a gateway may speak for
 MAX_SPEAKERS = 4  # the peer before, and some that may take its place
 
-
-SessionId = Annotated[bytes, Field(min_length=SESSION_ID_BYTES, max_length=SESSION_ID_BYTES)]
 Epoch = Annotated[int, Field(ge=0, lt=1 << 31)]
-# of a token in its session's stream; see `swarm.wire.token_tree`
-Serial = Annotated[int, Field(ge=0, lt=1 << 31)]
 Layer = Annotated[int, Field(ge=0, le=MAX_MODEL_LAYERS)]
 TokenId = Annotated[int, Field(ge=0, lt=MAX_VOCABULARY)]
 Milliseconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
@@ -83,6 +80,9 @@ class Open(Message):
     the client alone. Frames of epochs before ``epoch`` are stale: the peer may have taken part in
     this session before. With ``head`` the peer answers candidates, by its own head. With ``taps``
     it also tells outputs of some of its layers (`Tapped`).
+
+    With ``fork`` the session begins with a copy of what the peer holds of another one, which stays
+    as it is. The last of these tokens gets the serial ``fork.count``, and is the root.
     """
 
     session: SessionId
@@ -95,6 +95,7 @@ class Open(Message):
     epoch: Epoch = 0
     head: HeadTerms | None = None
     taps: TapTerms | None = None
+    fork: Fork | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Open":
@@ -104,6 +105,8 @@ class Open(Message):
             raise ValueError("only the last peer answers candidates")
         if self.taps is not None and self.taps.within(self.first, self.last) != self.taps:
             raise ValueError(f"layers {self.first}:{self.last} do not have all taps")
+        if self.fork is not None and self.fork.count >= self.max_tokens:
+            raise ValueError(f"a session of {self.max_tokens} tokens has no room behind its fork")
         return self
 
 
@@ -111,12 +114,15 @@ class Opened(Message):
     """The answer to `Open`: the session is open, and the next peer answered.
 
     ``branches``: whether a token may have several continuations. ``taps``: whether the peer tells
-    outputs of its layers on request.
+    outputs of its layers on request. ``forks``: whether other sessions may begin with any beginning
+    of this one. ``held``: how many tokens it begins with, see `Fork`.
     """
 
     session: SessionId
     branches: bool = True
     taps: bool = False
+    forks: bool = False
+    held: Annotated[int, Field(ge=0, le=MAX_SESSION_TOKENS)] = 0
 
 
 class Frame(Message):
@@ -156,30 +162,6 @@ class Frame(Message):
         if self.parents is not None and len(self.parents) != self.count:
             raise ValueError(f"{len(self.parents)} parents for {self.count} tokens")
         return self
-
-    @classmethod
-    def again(
-        cls,
-        session: bytes,
-        epoch: int,
-        chunk: ReplayChunk,
-        replay: int,
-        *,
-        tokens: tuple[int, ...] | None = None,
-        hidden: WireTensor | None = None,
-    ) -> "Frame":
-        """A replay of what ``chunk`` places: token ids, or hidden states."""
-        return cls(
-            session=session,
-            epoch=epoch,
-            root=chunk.root,
-            first=chunk.first,
-            tail=0,
-            parents=chunk.parents,
-            tokens=tokens,
-            hidden=hidden,
-            replay=replay,
-        )
 
     @property
     def count(self) -> int:

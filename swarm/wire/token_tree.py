@@ -100,6 +100,12 @@ class TokenTree:
     _sees: list[int] = field(default_factory=list)
     _resumed: bool = False  # the next frame of this epoch may leave a gap
 
+    @classmethod
+    def holding(cls, count: int) -> "TokenTree":
+        """Return the tree of a session that begins with ``count`` tokens: their serials are 1 to
+        ``count``, and the last one is the root."""
+        return cls(root=count, last=count, trunk=count)
+
     @property
     def length(self) -> int:
         """Rows held."""
@@ -207,6 +213,23 @@ class TokenTree:
         self._sees = sees
         self._resumed = True
         return Placement(start=trunk, keep=keep, positions=(), trunk=trunk, sees=None)
+
+    def beginning(self, root: int, count: int) -> Placement | None:
+        """Return which rows hold the first ``count`` tokens of the text that ends with ``root``.
+
+        As in a placement that keeps them and no others. None if they are not all held; a root that
+        later ones follow from is forgotten, and the tokens up to these are those of its text.
+        """
+        leads: list[int] = []
+        if count > self.trunk:
+            if root not in self._serials:
+                return None
+            sees = self._sees[self._serials.index(root)]
+            leads = [i for i in range(sees.bit_length()) if sees >> i & 1][: count - self.trunk]
+            if self.trunk + len(leads) < count:
+                return None
+        keep = tuple(self.trunk + i for place, i in enumerate(leads) if i != place)
+        return Placement(start=count, keep=keep, positions=(), trunk=count, sees=None)
 
     def replay_chunks(self) -> Iterator[ReplayChunk]:
         """Yield all held tokens as frames of the current epoch, for a peer that holds none of them.

@@ -11,6 +11,7 @@ from swarm.identity import Identity
 from swarm.wire import messages
 from swarm.wire.candidates import HeadTerms
 from swarm.wire.faults import FaultCode
+from swarm.wire.forks import Fork
 from swarm.wire.taps import LayerOutputs, TapTerms
 from swarm.wire.tensors import WireTensor
 
@@ -32,8 +33,10 @@ def every_message(alice: Identity, bob: Identity) -> Iterator[messages.Message]:
     yield messages.Open(**open_, head=terms)
     taps = TapTerms(layers=(4, 7))
     yield messages.Open(**open_, taps=taps)
+    yield messages.Open(**open_, fork=Fork(session=bytes(range(16, 32)), root=620, count=512))
     yield messages.Opened(**of)
     yield messages.Opened(**of, branches=False, taps=True)
+    yield messages.Opened(**of, taps=True, forks=True, held=512)
     yield messages.Frame(**of, epoch=0, first=1, tail=1, tokens=(5, 300, 70_000))
     yield messages.Frame(**of, epoch=2, root=3, first=9, tail=2, parents=(6, 2), tokens=(7, 8))
     yield messages.Frame(

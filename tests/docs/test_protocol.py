@@ -12,6 +12,7 @@ from swarm.network.nat.dialback import DialRequest, DialResponse
 from swarm.wire import codec, handshake
 from swarm.wire.candidates import Candidates, HeadTerms
 from swarm.wire.faults import FaultCode
+from swarm.wire.forks import Fork
 from swarm.wire.messages import Hop
 from swarm.wire.taps import LayerOutputs, TapTerms
 from swarm.wire.tensors import WireTensor
@@ -27,6 +28,7 @@ PARTS = {
         Candidates,
         TapTerms,
         LayerOutputs,
+        Fork,
         PeerRecord,
         ModelRecord,
         DialRequest,

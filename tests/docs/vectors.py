@@ -228,9 +228,9 @@ def _hellos() -> Iterator[Json]:
         network = Network("office", key=key)
         with _nonces(*NONCES):
             dialling = DiallingSide(
-                LocalMember(ALICE, network), BOB.peer_id, binding, versions=(6, 7)
+                LocalMember(ALICE, network), BOB.peer_id, binding, versions=(7, 8)
             )
-            serving = ServingSide(LocalMember(BOB, network), binding, versions=(7,))
+            serving = ServingSide(LocalMember(BOB, network), binding, versions=(8,))
             welcome = serving.welcome(dialling.hello)
         introduction = dialling.welcomed(welcome)
         assert serving.introduced(introduction) == ALICE.peer_id

@@ -206,6 +206,9 @@ def _fix_open(fields: Fields, random: Random) -> None:
     fields["last"] = random.randint(fields["first"] + 1, 1000)
     if fields.get("taps") is not None:
         fields["taps"]["layers"] = [random.randrange(fields["first"], fields["last"])]
+    if fields.get("fork") is not None:
+        fields["max_tokens"] = max(2, fields["max_tokens"])
+        fields["fork"]["count"] = random.randrange(1, fields["max_tokens"])
 
 
 def _fix_taps(fields: Fields, random: Random) -> None:

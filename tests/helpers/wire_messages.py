@@ -21,7 +21,8 @@ from swarm.wire.codec import (
     encode,
 )
 from swarm.wire.faults import FaultCode
-from swarm.wire.fields import MAX_ADDRESS, MAX_MODEL_LAYERS, MAX_TEXT, printable
+from swarm.wire.fields import MAX_ADDRESS, MAX_MODEL_LAYERS, MAX_SESSION_TOKENS, MAX_TEXT, printable
+from swarm.wire.forks import Fork
 from swarm.wire.messages import Fault, Frame, Result
 from swarm.wire.taps import MAX_TAPS, LayerOutputs, TapTerms
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
@@ -140,29 +141,40 @@ def tapped(draw):
     )
 
 
+def forks(most):
+    return st.builds(Fork, session=sessions, root=firsts, count=st.integers(1, most))
+
+
 @st.composite
 def openings(draw):
     first = draw(st.integers(0, MAX_MODEL_LAYERS - 1))
     last = draw(st.integers(first + 1, MAX_MODEL_LAYERS))
     onward = draw(st.none() | hops)
+    max_tokens = draw(st.integers(1, MAX_SESSION_TOKENS))
     return messages.Open(
         session=draw(sessions),
         fingerprint=draw(st.from_regex(r"[0-9a-f]{32}", fullmatch=True)),
         first=first,
         last=last,
-        max_tokens=draw(st.integers(1, messages.MAX_SESSION_TOKENS)),
+        max_tokens=max_tokens,
         next=onward,
         previous=draw(st.none() | peer_ids),
         epoch=draw(epochs),
         head=draw(st.none() | terms) if onward is None else None,
         taps=draw(st.none() | taps(first, last)),
+        fork=draw(st.none() | forks(max_tokens - 1)) if max_tokens > 1 else None,
     )
 
 
 KINDS = {
     "open": openings(),
     "opened": st.builds(
-        messages.Opened, session=sessions, branches=st.booleans(), taps=st.booleans()
+        messages.Opened,
+        session=sessions,
+        branches=st.booleans(),
+        taps=st.booleans(),
+        forks=st.booleans(),
+        held=st.integers(0, MAX_SESSION_TOKENS),
     ),
     "frame": frames(),
     "result": results(),

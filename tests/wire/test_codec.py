@@ -19,6 +19,7 @@ from swarm.wire.codec import (
     decode,
     encode,
 )
+from swarm.wire.forks import Fork
 from swarm.wire.messages import Frame, Ping
 from swarm.wire.taps import TapTerms
 from swarm.wire.tensors import MAX_FRAME_TOKENS, MAX_HIDDEN_SIZE, WireTensor
@@ -102,7 +103,8 @@ def test_a_clients_frame_takes_at_most_32_bytes_a_drafted_token_and_100_more():
 
 def opening(**fields: object) -> messages.Open:
     return messages.Open(
-        session=bytes(16), fingerprint="0" * 32, first=0, last=1, max_tokens=1, **fields
+        **{"session": bytes(16), "fingerprint": "0" * 32, "first": 0, "last": 1, "max_tokens": 1}
+        | fields
     )
 
 
@@ -118,6 +120,12 @@ def test_what_a_version_does_not_know_is_neither_said_nor_taken() -> None:
     both = opening(head=HeadTerms(count=64), taps=TapTerms(layers=(0,)))
     expected = [plain, headed, both]
     assert [decode(encode(both, version), version) for version in (5, 6, 7)] == expected
+    fresh = opening(max_tokens=9)
+    forked = opening(max_tokens=9, fork=Fork(session=bytes(16), root=7, count=5))
+    assert [decode(encode(forked, version), version) for version in (7, 8)] == [fresh, forked]
+    held = messages.Opened(session=bytes(16), forks=True, held=5)
+    told = [decode(encode(held, version), version) for version in (7, 8)]
+    assert told == [messages.Opened(session=bytes(16)), held]
     with pytest.raises(WireError, match="unknown kind 'tapped'"):
         decode(envelope("tapped", {}, 6), 6)
     with pytest.raises(AssertionError):
@@ -126,5 +134,5 @@ def test_what_a_version_does_not_know_is_neither_said_nor_taken() -> None:
         encode(messages.Behalf(clients=4), 4)
     with pytest.raises(WireError, match="unknown kind 'behalf'"):
         decode(envelope("behalf", {"clients": 4}, 4), 4)
-    with pytest.raises(WireError, match="protocol version 7, this side speaks 4"):
+    with pytest.raises(WireError, match="protocol version 8, this side speaks 4"):
         decode(encode(Ping(nonce=1)), 4)

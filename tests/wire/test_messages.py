@@ -7,10 +7,9 @@ import torch
 from pydantic import ValidationError
 
 from swarm.wire.faults import FaultCode
-from swarm.wire.fields import MAX_ADDRESS, MAX_TEXT, printable
+from swarm.wire.fields import MAX_ADDRESS, MAX_SESSION_TOKENS, MAX_TEXT, printable
 from swarm.wire.messages import (
     MAX_HOPS,
-    MAX_SESSION_TOKENS,
     MAX_VOCABULARY,
     AcceptFrom,
     Accepting,

@@ -169,6 +169,28 @@ class Held(RuleBasedStateMachine):
         self.rows, self.resumed = list(self.tokens), True
         self.stream.cancel(before.ahead, replays=False)
 
+    @rule(data=st.data())
+    def copy_a_beginning(self, data: st.DataObject) -> None:
+        """For another session, whose only tokens these are; this one stays as it is."""
+        before = copy.deepcopy(self.stream)
+        path = data.draw(st.sampled_from(self.paths(self.root, self.tokens)), label="path")
+        count = data.draw(st.integers(1, len(path) + 2), label="count")
+        placed = self.stream.beginning(path[-1] if path else 99, count)
+        assert self.stream == before
+        if count > len(path):
+            assert placed is None
+            return
+        assert placed is not None
+        assert (placed.start, placed.trunk, placed.positions) == (count, count, ())
+        still = placed.start - len(placed.keep)
+        rows = self.rows[:still] + [self.rows[row] for row in placed.keep]
+        assert tuple(token.serial for token in rows) == path[:count]
+        fork = TokenTree.holding(count)
+        assert (fork.length, fork.root, fork.last) == (count, count, count)
+        assert fork.admit(0, count, count + 1, 2) == Placement(
+            count, (), (count, count + 1), trunk=count, sees=None
+        )
+
     @precondition(lambda self: self.stream.epoch)
     @rule(data=st.data())
     def send_late(self, data: st.DataObject) -> None:

@@ -16,7 +16,7 @@ from swarm.model.heads.embedding import Embedding
 from swarm.model.heads.head import FeatureHead
 from swarm.model.latent import hand_on_latents
 from swarm.model.masks import AttentionView
-from swarm.wire.messages import MAX_SESSION_TOKENS
+from swarm.wire.fields import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import MAX_TAIL, Placement
 
 

@@ -11,7 +11,7 @@ from swarm.model.cache import KVCache, cache_argument, packed_cache_of
 from swarm.model.masks import AttentionView
 from swarm.model.recurrent.mixers import Mixers, find_mixers, may_keep_states
 from swarm.model.recurrent.states import States
-from swarm.wire.messages import MAX_SESSION_TOKENS
+from swarm.wire.fields import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import MAX_TAIL, Placement
 
 # How far back a text usually parts from its drafts: states before that are not kept, so that the

@@ -9,7 +9,8 @@ from swarm.network.links.arrivals import Arrival, ArrivalQueue
 from swarm.network.links.link import Link, LinkClosed
 from swarm.util.tasks import end, within
 from swarm.wire.codec import WireError
-from swarm.wire.messages import Message, Ping, Pong, SessionId
+from swarm.wire.fields import SessionId
+from swarm.wire.messages import Message, Ping, Pong
 
 PING_TIMEOUT_S = 3.0
 

@@ -23,8 +23,9 @@ from swarm.network.links.libp2p import Streams
 from swarm.network.links.link import Link, LinkClosed
 from swarm.network.nat.relay import Relay
 from swarm.util.tasks import within
+from swarm.wire.fields import SESSION_ID_BYTES
 from swarm.wire.handshake import LocalMember
-from swarm.wire.messages import SESSION_ID_BYTES, Frame
+from swarm.wire.messages import Frame
 from swarm.wire.tensors import WireTensor
 
 TRIES = 8  # every second one works, or more

@@ -53,7 +53,7 @@ async def test_frames_are_answered_with_what_the_span_computes(
     whole = spans[2]
     async with lone_peer(whole, tiny) as (peer, link):
         assert await ask(link, opening(tiny.fingerprint, 0, LAYERS)) == Opened(
-            session=session_id(), taps=True
+            session=session_id(), taps=True, forks=True
         )
         assert peer.budget.free_tokens == peer.budget.total_tokens - 64
         first = await ask(link, tokens_frame(1, (3, 4, 5), tail=1))
@@ -118,7 +118,7 @@ async def test_a_model_that_takes_no_branches_says_so_when_a_session_is_opened(
     monkeypatch.setattr(Span, "branches", False)
     async with lone_peer(spans[2], tiny) as (_, link):
         assert await ask(link, opening(tiny.fingerprint, 0, LAYERS)) == Opened(
-            session=session_id(), branches=False, taps=True
+            session=session_id(), branches=False, taps=True, forks=True
         )
         assert isinstance(await ask(link, tokens_frame(1, (3, 4))), Result)
         fault = await ask(link, tokens_frame(3, (5, 6), parents=(1, 2)))

@@ -169,7 +169,7 @@ async def test_a_session_is_registered_once_and_gives_back_what_it_reserved_once
 ) -> None:
     books, link = Books(span), FakeLink()
     books.dialer.may_answer.set()
-    assert await books.open(link, next=NEXT) == Opened(session=session_id(), taps=True)
+    assert await books.open(link, next=NEXT) == Opened(session=session_id(), taps=True, forks=True)
     session = books.registry[session_id()]
     assert books.reserved == (1, 64, 64 * span.hidden_size * span.dtype.itemsize, 1)
     assert (await books.refused(FakeLink("bob"))).code == FaultCode.BAD_MESSAGE

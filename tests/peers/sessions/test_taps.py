@@ -44,7 +44,7 @@ async def test_outputs_come_before_the_answer_at_the_tokens_that_are_answered(
     peer: Peer, link: Link, spans: tuple[Span, Span, Span]
 ) -> None:
     opened = await ask(link, opening(peer.fingerprint, 0, LAYERS, taps=TERMS))
-    assert opened == Opened(session=session_id(), taps=True)
+    assert opened == Opened(session=session_id(), taps=True, forks=True)
     tapped = await ask(link, tokens_frame(1, TOKENS, tail=2))
     assert isinstance(tapped, Tapped)
     assert (tapped.first, tapped.layers) == (3, TERMS.layers)
