@@ -54,7 +54,8 @@ TYPES = {
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"  # no text becomes HTML
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -81,7 +82,11 @@ def is_open(path: str) -> bool:
 
 def add_pages(app: web.Application, watch: Watch, speedometer: Speedometer) -> None:
     """Add the routes ``/``, ``/swarm``, ``/speed``, ``/pages/*`` and ``/events/{swarm,speed}``."""
-    files = {file.name: StaticFile.read(file) for file in sorted(FILES.iterdir())}
+    files = {
+        file.relative_to(FILES).as_posix(): StaticFile.read(file)
+        for file in sorted(FILES.rglob("*"))
+        if file.suffix in TYPES
+    }
     for path, name in PAGES.items():
         app.router.add_get(path, files[name].serve)
     for name, file in files.items():

@@ -1,69 +1,118 @@
-// The chat: a conversation that lives in this tab, streamed token by token.
+// The chat: conversations that live in this browser, their answers streamed token by token.
 
-import { byId, count, element, figures, layers, ms, percent, plural, rate, say, shortId, trouble } from "./dom.js";
-import { colour, fateOf, showFates } from "./fates.js";
+import { Conversation } from "./conversation.js";
+import { byId, copy, element, figures, fit, layers, ms, say, shortId, trouble } from "./dom.js";
+import { colour, showFates } from "./fates.js";
+import { Attachments } from "./files.js";
 import { events, request, sentence, Trouble } from "./gateway.js";
+import { entries, Meter, summary } from "./meter.js";
+import { Past } from "./past.js";
+import * as store from "./store.js";
+import { TurnView } from "./turns.js";
 
-const KEPT = "swarm-chat";
-const NEAR_END_PX = 80; // who has scrolled up further wants to read there
+const OPEN = "swarm-conversation"; // its id, for as long as this tab lives
+const NEAR_END_PX = 80; // a reader who has scrolled up further stays there
+const SAVE_EVERY_MS = 2000; // while an answer is written
+const COPIED_MS = 2000;
+const LEFT = "Broken off: the page was left.";
+const WIDE = matchMedia("(min-width: 60rem)");
 
 const log = byId("log");
 const prompt = byId("prompt");
+const attachments = new Attachments();
+const past = new Past({ open, rename, remove, clear });
 
-let turns = []; // {role, text, thoughts, pieces, note}
+let talk = new Conversation();
+let views = new Map(); // of the turns that are shown
 let running = null; // the AbortController of the answer that is being written
 
-// One question and its answer.
+// Questions and answers.
 
-async function ask() {
-  const question = prompt.value.trim();
-  if (!question || running || !byId("ask").reportValidity()) return;
-  trouble("");
-  const asked = { role: "user", text: question };
-  const answer = { role: "assistant", text: "", pieces: [], note: "" };
-  turns.push(asked, answer);
+async function send() {
+  await opened;
+  const text = prompt.value.trim();
+  if (running || !(text || attachments.files.length) || !byId("ask").reportValidity()) return;
+  const files = attachments.take();
   setPrompt("");
-  run(new AbortController());
-  const shown = [show(asked), show(answer)];
+  ask({ text, files }, talk.path.at(-1), () => {
+    if (!prompt.value) setPrompt(text);
+    attachments.set([...files, ...attachments.files]);
+  });
+}
+
+/** Ask after the turn `parent`, or as a first question. If nothing comes, the question is withdrawn: `nothing()`. */
+function ask({ text, files }, parent, nothing) {
+  const undo = talk.checkpoint();
+  const asked = talk.add({ role: "user", text, ...(files?.length && { files }) }, parent);
+  answer(asked, undo, nothing);
+}
+
+async function answer(asked, undo, nothing = () => {}) {
+  const ours = talk;
+  const turn = talk.add({ role: "assistant", text: "", pieces: [], note: LEFT }, asked);
+  const controller = new AbortController();
+  ours.changed = Date.now();
+  trouble("");
+  draw();
+  log.scrollTop = log.scrollHeight;
+  run(controller);
+  save(ours);
   try {
-    await stream(answer, shown[1], running.signal);
+    await stream(ours, views.get(turn), controller.signal);
     say(byId("said"), "The answer is complete.");
   } catch (error) {
-    if (error.name === "AbortError") answer.note = "Stopped.";
-    else tell(error);
+    turn.note = error.name === "AbortError" ? "Stopped." : "Broken off.";
+    if (error.name !== "AbortError") tell(error);
   } finally {
-    run(null);
-    if (answer.text) finish(answer, shown[1]);
-    else giveBack(question, shown);
-    keep();
+    if (running === controller) run(null);
+    const came = turn.text || turn.thoughts;
+    if (!came) undo();
+    save(ours);
+    if (talk === ours) end(views.get(turn), came, nothing);
   }
 }
 
-async function stream(answer, shown, signal) {
+function end(view, came, nothing) {
+  follow(() => view.finish());
+  draw();
+  if (!came) nothing();
+}
+
+/** Write an answer into `view`, the last of a conversation. */
+async function stream(conversation, view, signal) {
   if (!byId("model").value) await offerModels();
   const meter = new Meter();
-  const body = { ...settings(), messages: messages(), stream: true, stream_options: { include_usage: true }, explain: true };
+  const body = { ...settings(), messages: conversation.messages, stream: true, stream_options: { include_usage: true }, explain: true };
   const headers = { "Content-Type": "application/json" };
   const response = await request("/v1/chat/completions", { method: "POST", headers, body: JSON.stringify(body), signal });
+  let saved = performance.now();
   for await (const chunk of events(response)) {
     if (chunk.error) throw new Trouble(sentence(chunk.error.message));
-    const ours = chunk.swarm ?? {};
-    if (ours.route) showRoute(ours.route);
-    const { content, reasoning_content: thought } = chunk.choices?.[0]?.delta ?? {};
-    const text = content ?? "";
-    const pieces = ours.pieces ?? (text ? [{ text, origin: "target" }] : []);
-    if (thought) think(answer, shown, thought);
-    if (text || pieces.length) {
+    const { route, pieces, stats } = chunk.swarm ?? {};
+    if (route) showRoute(route);
+    const { content: text = "", reasoning_content: thought } = chunk.choices?.[0]?.delta ?? {};
+    if (thought) view.think(thought);
+    if (text || pieces?.length) {
       // a token's own text may belong to the thoughts, or mark where they end
-      if (text || !thought) add(answer, shown, text, pieces.map((piece) => ({ ...piece, text })));
-      meter.add(pieces);
+      if (text || !thought) view.add(text ?? "", kept(pieces, text ?? ""));
+      meter.add(pieces ?? [{ origin: "target" }]);
       figures(byId("figures"), meter.figures());
     }
-    if (ours.stats) {
-      figures(byId("figures"), meter.measured(ours.stats));
-      answer.note = summary(ours.stats, meter.acceptance);
+    if (stats) {
+      figures(byId("figures"), meter.measured(stats));
+      view.turn.note = summary(stats, meter.acceptance);
     }
+    if (performance.now() - saved < SAVE_EVERY_MS) continue;
+    saved = performance.now();
+    save(conversation);
   }
+}
+
+/** What is kept of a chunk's tokens. Their texts are the chunk's, which leaves out thoughts and marks. */
+function kept(pieces, text) {
+  if (!pieces?.length) return [{ text, origin: "target" }];
+  const slim = pieces.map(({ text, origin, instead_of, deficit_nats, reason }) => ({ text, origin, instead_of, deficit_nats, reason }));
+  return slim.map((piece) => piece.text).join("") === text ? slim : [{ ...slim.at(-1), text }];
 }
 
 function settings() {
@@ -71,8 +120,6 @@ function settings() {
   for (const name of ["temperature", "max_tokens", "seed"]) if (byId(name).value) chosen[name] = byId(name).valueAsNumber;
   return chosen;
 }
-
-const messages = () => turns.filter((turn) => turn.text).map(({ role, text }) => ({ role, content: text }));
 
 function run(controller) {
   running = controller;
@@ -82,61 +129,70 @@ function run(controller) {
   if ([byId("send"), byId("stop"), document.body].includes(document.activeElement)) prompt.focus();
 }
 
-// What is seen of it.
+// What can be done with a turn.
 
-function show(turn) {
-  byId("empty").hidden = true;
-  const text = element("p", { class: "text" }, ...(turn.pieces ? tokens(turn.pieces, true) : [turn.text]));
-  const who = element("h2", { class: "unseen" }, turn.role === "user" ? "You" : "Answer");
-  const note = element("p", { class: "note" }, turn.note ?? "");
-  const shown = element("article", { class: turn.role }, who, ...thoughts(turn), text, note);
-  log.append(shown);
-  log.scrollTop = log.scrollHeight;
-  return shown;
+const ACTS = {
+  edit: (turn) => edit(turn),
+  retry: (turn) => answer(talk.parentOf(turn), talk.checkpoint()),
+  copy: (turn, button) => copied(button, turn.text.trim()),
+  "copy-code": (_, button) => copied(button, button.closest(".code").querySelector("code").textContent),
+  earlier: (turn) => showVersion(turn, -1),
+  later: (turn) => showVersion(turn, 1),
+};
+
+function edit(turn, text) {
+  const { files } = turn;
+  views.get(turn).edit((changed) => ask({ text: changed, files }, talk.parentOf(turn), () => edit(turn, changed)), text);
 }
 
-/** What the model thought, folded away. */
-function thoughts(turn) {
-  if (!turn.thoughts) return [];
-  const text = element("p", { class: "thought" }, turn.thoughts);
-  return [element("details", { class: "thoughts" }, element("summary", {}, "Thoughts"), text)];
+async function copied(button, text) {
+  try {
+    await copy(text);
+  } catch {
+    return trouble("This browser did not let the text be copied; select it, and copy it by hand.");
+  }
+  say(button, "Copied");
+  say(byId("said"), "Copied.");
+  setTimeout(() => say(button, "Copy"), COPIED_MS);
 }
 
-function think(answer, shown, text) {
-  answer.thoughts = (answer.thoughts ?? "") + text;
-  const thought = shown.querySelector(".thought");
-  if (thought) thought.append(text);
-  else shown.querySelector(".text").before(...thoughts(answer));
+function showVersion(turn, step) {
+  const versions = talk.versions(turn);
+  const other = versions[versions.indexOf(turn) + step];
+  if (!other) return;
+  talk.show(other);
+  draw();
+  const shown = views.get(other).versions;
+  (shown.querySelector(`[data-act=${step < 0 ? "earlier" : "later"}]:enabled`) ?? shown.querySelector(":enabled")).focus();
+  save();
 }
 
-function add(answer, shown, text, pieces) {
-  const follow = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END_PX;
-  shown.querySelector(".text").append(...tokens(pieces, !answer.text));
-  answer.text += text;
-  answer.pieces.push(...pieces);
-  if (follow) log.scrollTop = log.scrollHeight;
-}
+// What is seen of a conversation.
 
-/** Pieces of an answer as elements; the space that a first token often begins with is left out. */
-function tokens(pieces, first) {
-  return pieces.map((piece, at) => {
-    const text = first && at === 0 ? piece.text.trimStart() : piece.text;
-    return element("span", { class: "token", "data-fate": piece.origin, "data-said": fateOf(piece) }, text);
-  });
-}
-
-function finish(answer, shown) {
-  say(shown.querySelector(".note"), answer.note);
+function draw() {
+  const byFate = byId("fates").checked;
+  const known = views;
+  views = new Map(talk.path.map((turn) => [turn, known.get(turn) ?? viewOf(turn, byFate)]));
+  for (const [turn, view] of known) if (!views.has(turn)) view.element.remove();
+  for (const [turn, view] of views) {
+    view.offer(talk.versions(turn));
+    if (!view.element.isConnected) log.append(view.element);
+  }
+  byId("empty").hidden = views.size > 0;
   colour(log);
-  log.scrollTop = log.scrollHeight;
 }
 
-/** Nothing came: the question is the user's again. */
-function giveBack(question, shown) {
-  turns = turns.slice(0, -2);
-  shown.forEach((each) => each.remove());
-  byId("empty").hidden = turns.length > 0;
-  if (!prompt.value) setPrompt(question);
+function viewOf(turn, byFate) {
+  const view = new TurnView(turn, follow);
+  view.draw(byFate);
+  if (turn.text || turn.thoughts) view.finish();
+  return view;
+}
+
+function follow(change) {
+  const near = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END_PX;
+  change();
+  if (near) log.scrollTop = log.scrollHeight;
 }
 
 function showRoute(route) {
@@ -156,94 +212,84 @@ function showRoute(route) {
   );
 }
 
-// Figures: as it goes, from the pieces; at the end, as the gateway has measured them.
+// Conversations.
 
-class Meter {
-  constructor() {
-    this.tokens = this.drafted = this.kept = this.since = 0;
-  }
-
-  add(pieces) {
-    if (!this.tokens) this.since = performance.now();
-    this.tokens += pieces.length;
-    this.drafted += pieces.filter((piece) => piece.origin !== "target").length;
-    this.kept += pieces.filter((piece) => ["drafted", "relaxed"].includes(piece.origin)).length;
-  }
-
-  /** The share of places with a draft where its first choice was kept. */
-  get acceptance() {
-    return this.drafted ? this.kept / this.drafted : null;
-  }
-
-  figures() {
-    const seconds = (performance.now() - this.since) / 1000;
-    return entries(seconds > 0.5 ? this.tokens / seconds : null, this.acceptance, null, null, this.tokens);
-  }
-
-  measured(stats) {
-    return entries(stats.tokens_per_second, this.acceptance, stats.loop_ms, stats.time_to_first_token_ms, stats.new_tokens);
-  }
-}
-
-const entries = (speed, acceptance, loop, first, tokens) => [
-  ["Speed", rate(speed), "tokens/s"],
-  ["Drafts kept", percent(acceptance), "%"],
-  ["Loop", ms(loop), "ms"],
-  ["First token", ms(first), "ms"],
-  ["Written", count(tokens), "tokens"],
-];
-
-function summary(stats, acceptance) {
-  const said = [plural(stats.new_tokens, "token", "tokens"), `${rate(stats.tokens_per_second)} tokens/s`];
-  if (acceptance != null) said.push(`${percent(acceptance)} % of drafts kept`);
-  said.push(`${plural(stats.loops, "loop", "loops")} of ${ms(stats.loop_ms)} ms`);
-  if (stats.failovers?.length) said.push(`peers replaced ${plural(stats.failovers.length, "time", "times")}`);
-  if (stats.finish_reason === "length") said.push("ended at the most tokens");
-  if (stats.verification !== "exact") said.push("relaxed");
-  said.push(...audited(stats.audits));
-  return said.join(" · ");
-}
-
-/** What this gateway's audits have come to so far, where that is news. */
-function audited({ caught, failures }) {
-  const failed = Object.entries(failures);
-  const count = failed.reduce((sum, [, texts]) => sum + texts, 0);
-  const reasons = failed.map(([reason, texts]) => `${reason.replaceAll("_", " ")}: ${texts}`).join(", ");
-  return [
-    ...(caught.length ? [`${plural(caught.length, "peer", "peers")} caught lying so far`] : []),
-    ...(count ? [`${plural(count, "text", "texts")} not audited so far (${reasons})`] : []),
-  ];
-}
-
-// The conversation, kept for as long as the tab is open.
-
-function keep() {
+async function save(what = talk) {
+  if (what.removed) return;
   try {
-    sessionStorage.setItem(KEPT, JSON.stringify(turns));
-  } catch {
-    sessionStorage.removeItem(KEPT); // it has become too long to be kept
+    await (what.turns.length ? store.write(what) : store.remove(what.id));
+    await list();
+  } catch (error) {
+    tell(error);
   }
 }
 
-function forget() {
+async function list() {
+  past.show(await store.titles(), talk.id);
+}
+
+/** Show a conversation, in place of the one that is open. */
+function take(conversation) {
   running?.abort();
-  turns = [];
-  sessionStorage.removeItem(KEPT);
-  log.querySelectorAll("article").forEach((each) => each.remove());
-  byId("empty").hidden = false;
+  run(null);
+  talk = conversation;
+  sessionStorage.setItem(OPEN, talk.id);
   trouble("");
+  draw();
+  log.scrollTop = log.scrollHeight;
+  fold(null);
   prompt.focus();
 }
 
-function setPrompt(text) {
-  prompt.value = text;
-  fit();
+async function open(id) {
+  try {
+    const found = await store.read(id);
+    if (found && id !== talk.id) take(new Conversation(found));
+    await list();
+  } catch (error) {
+    tell(error);
+  }
 }
 
-/** As high as its text, up to what the style sheet allows. */
-function fit() {
-  prompt.style.height = "auto";
-  prompt.style.height = `${prompt.scrollHeight + 2}px`;
+async function rename(id, title) {
+  if (id === talk.id) talk.title = title;
+  const found = id === talk.id ? talk : await store.read(id).catch(tell);
+  if (found) await save(Object.assign(found, { title }));
+}
+
+async function remove(id) {
+  if (id === talk.id) startAnew();
+  await store.remove(id).then(list).catch(tell);
+}
+
+async function clear() {
+  startAnew();
+  await store.clear().then(list).catch(tell);
+}
+
+/** Begin a new conversation, and let the open one not be written any more. */
+function startAnew() {
+  talk.removed = true;
+  take(new Conversation());
+}
+
+/** In a narrow window what is at the sides lies over the conversation: fold it, unless it is where `target` is. */
+function fold(target) {
+  if (WIDE.matches) return;
+  for (const side of [byId("past"), byId("beside")]) if (!side.contains(target)) side.open = false;
+}
+
+// The form.
+
+function setPrompt(text) {
+  prompt.value = text;
+  fit(prompt);
+}
+
+async function attach(files) {
+  trouble("");
+  await attachments.add(files).catch(tell);
+  prompt.focus();
 }
 
 async function offerModels() {
@@ -256,29 +302,53 @@ function tell(error) {
   trouble(error.message);
 }
 
-prompt.addEventListener("input", fit);
+prompt.addEventListener("input", () => fit(prompt));
 prompt.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
-  ask();
+  send();
 });
 byId("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  ask();
+  send();
 });
 byId("stop").addEventListener("click", () => running?.abort());
-document.addEventListener("keydown", (event) => event.key === "Escape" && running?.abort());
-byId("new").addEventListener("click", forget);
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  running?.abort();
+  fold(null);
+});
+for (const name of ["pointerdown", "focusin"]) document.addEventListener(name, ({ target }) => fold(target));
+byId("new").addEventListener("click", () => {
+  take(new Conversation());
+  list().catch(tell);
+});
+byId("attach").addEventListener("click", () => byId("chosen").click());
+byId("chosen").addEventListener("change", async ({ target }) => {
+  await attach([...target.files]);
+  target.value = "";
+});
+for (const name of ["dragover", "drop"]) {
+  document.addEventListener(name, (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return;
+    event.preventDefault();
+    if (name === "drop") attach([...event.dataTransfer.files]);
+  });
+}
 byId("examples").addEventListener("click", (event) => {
   if (event.target.tagName !== "BUTTON") return;
   setPrompt(event.target.textContent);
   prompt.focus();
 });
+log.addEventListener("click", ({ target }) => {
+  const view = [...views.values()].find((each) => each.element.contains(target));
+  if (view && !running) ACTS[target.dataset.act]?.(view.turn, target);
+});
+document.addEventListener("visibilitychange", () => document.hidden || list().catch(tell)); // other tabs write, too
 
-byId("beside").open = matchMedia("(min-width: 60rem)").matches;
+for (const name of ["past", "beside"]) byId(name).open = WIDE.matches;
 figures(byId("figures"), entries(null, null, null, null, null));
-turns = JSON.parse(sessionStorage.getItem(KEPT) ?? "[]");
-turns.forEach(show);
-showFates(log);
+showFates(log, (byFate) => views.forEach((view) => view.draw(byFate)));
+const opened = open(sessionStorage.getItem(OPEN) ?? "").then(() => sessionStorage.setItem(OPEN, talk.id));
 offerModels().catch(tell);
 prompt.focus();

@@ -17,9 +17,54 @@ export function set(target, attributes) {
   }
 }
 
+/** Let the children of `parent` from the index `first` on be `nodes`. What is alike stays in place. */
+export function become(parent, nodes, first = 0) {
+  const children = parent.childNodes;
+  nodes.forEach((node, at) => {
+    const old = children[first + at];
+    if (old) change(old, node);
+    else parent.append(node);
+  });
+  while (children.length > first + nodes.length) parent.lastChild.remove();
+}
+
+function change(old, node) {
+  if (old.isEqualNode(node)) return;
+  if (old.nodeType === Node.TEXT_NODE && node.nodeType === Node.TEXT_NODE) {
+    if (node.data.startsWith(old.data)) old.appendData(node.data.slice(old.length));
+    else old.data = node.data;
+  } else if (old.nodeName === node.nodeName && old.attributes) {
+    for (const { name } of [...old.attributes]) if (!node.hasAttribute(name)) old.removeAttribute(name);
+    for (const { name, value } of node.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+    become(old, [...node.childNodes]);
+  } else {
+    old.replaceWith(node);
+  }
+}
+
 /** Change a text only where it differs, so that selections and screen readers are left alone. */
 export function say(target, text) {
   if (target.textContent !== text) target.textContent = text;
+}
+
+/** A button that is part of a text; what it does is named by `data-act`. */
+export const quietButton = (act, text, attributes = {}) => element("button", { type: "button", class: "quiet", "data-act": act, ...attributes }, text);
+
+/** Copy a text. Without TLS, browsers offer the clipboard on this machine's own addresses alone. */
+export async function copy(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const field = element("textarea", { class: "unseen", "aria-hidden": "true" });
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  document.execCommand("copy");
+  field.remove();
+}
+
+/** Make a text area as high as its text, up to what the style sheet allows. */
+export function fit(field) {
+  field.style.height = "auto";
+  field.style.height = `${field.scrollHeight + 2}px`;
 }
 
 /** One sentence where errors are told; an empty one takes it away. */

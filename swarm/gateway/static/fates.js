@@ -29,12 +29,13 @@ export function colour(log) {
   hide();
 }
 
-/** Let the switch work, and tell the fate of the token that is pointed at or moved to. */
-export function showFates(log) {
+/** Let the switch work: `redraw(byFate)` draws the answers. Tell the fate of the token that is pointed at or moved to. */
+export function showFates(log, redraw) {
   const box = byId("fates");
   box.checked = sessionStorage.getItem(SHOWN) === "true";
   box.addEventListener("change", () => {
     sessionStorage.setItem(SHOWN, box.checked);
+    redraw(box.checked);
     colour(log);
   });
   colour(log);
@@ -47,8 +48,8 @@ export function showFates(log) {
 
 /** One token of each answer can be reached with Tab; the arrow keys lead on from it. */
 function offerWay(text, open) {
-  const [first] = text.children;
-  for (const each of text.querySelectorAll("[tabindex]")) each.removeAttribute("tabindex");
+  const first = text.querySelector(".token");
+  for (const each of text.querySelectorAll(".token[tabindex]")) each.removeAttribute("tabindex");
   if (first && open) first.tabIndex = 0;
 }
 

@@ -114,7 +114,7 @@ function askForKey(wrong) {
         "form",
         { method: "dialog" },
         element("h2", { id: "key-name" }, "This gateway asks for an API key"),
-        element("p", {}, wrong ? "The one you gave is not valid." : "Whoever runs it can give you one. It is kept until you close this tab."),
+        element("p", {}, wrong ? "The one you gave is not valid." : "Ask the person who runs it for one. It is kept until you close this tab."),
         element("label", { for: "key" }, "API key"),
         field,
         element("div", {}, element("button", { type: "submit", class: "main", value: "use" }, "Use it")),
