@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import PreTrainedModel
 
 from helpers.loopback import (
     WORDS,
@@ -81,25 +82,34 @@ class Material:
         max_positions: int = 256,
         architecture: Architecture = ARCHITECTURES["llama"],
     ) -> "Material":
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("SWARM_CACHE", str(folder / "cache"))
-            checkpoint = tiny_checkpoint(folder / "target", max_positions, architecture)
-            assert checkpoint.fingerprint
-        draft = architecture.save(folder / "draft")
-        for parameter in draft.parameters():
-            parameter.data.add_(0.02 * parameter.data.std() * parameter.data.sign())
-        draft.save_pretrained(folder / "draft")
+        tiny_checkpoint(folder / "target", max_positions, architecture)
+        changed_slightly(architecture.save(folder / "draft")).save_pretrained(folder / "draft")
         for each in ("target", "draft"):
             tokenizer_of(WORDS).save_pretrained(folder / each)
+        return cls.of(folder / "target", folder / "draft", folder / "cache")
+
+    @classmethod
+    def of(cls, target: Path, draft: Path, cache: Path) -> "Material":
+        """Load a target of `LAYERS` layers and its draft, of which both have a tokenizer."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SWARM_CACHE", str(cache))
+            checkpoint = Checkpoint.open(str(target))
+            assert checkpoint.fingerprint
         spans = [(first, last) for first in range(LAYERS) for last in range(first + 1, LAYERS + 1)]
-        models = ClientModels.load(str(folder / "target"), str(folder / "draft"))
         return cls(
             checkpoint,
             {span: Span.load(checkpoint, *span) for span in spans},
-            models,
+            ClientModels.load(str(target), str(draft)),
             SharedHead(Head.load(checkpoint)),
-            folder / "draft",
+            draft,
         )
+
+
+def changed_slightly(model: PreTrainedModel) -> PreTrainedModel:
+    """Change a model's weights so that it drafts well for what it was, and sometimes wrongly."""
+    for parameter in model.parameters():
+        parameter.data.add_(0.02 * parameter.data.std() * parameter.data.sign())
+    return model
 
 
 class Swarm:
