@@ -15,7 +15,8 @@ from collections.abc import Mapping
 
 import torch
 
-from swarm.model.stored.packed_int import GROUPS, WORD_BITS, ZERO_POINT
+from swarm.model.stored.method import GROUPS, ZERO_POINT
+from swarm.model.stored.packed_int import WORD_BITS
 
 AWQ_BITS = 4
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)

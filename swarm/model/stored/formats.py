@@ -11,10 +11,10 @@ from swarm.model.stored.bitsandbytes import NESTED, QUANT_MAP, STATES, from_4_bi
 from swarm.model.stored.by_inputs import AWQ_BITS, from_awq, from_gptq
 from swarm.model.stored.float4 import DIVIDED, MULTIPLIED, Float4
 from swarm.model.stored.float8 import SCALES, WEIGHTS, Scaled8Bit
-from swarm.model.stored.method import BY_COLUMN, Method
+from swarm.model.stored.method import BY_COLUMN, GPTQ_GROUPS, GROUPS, ZERO_POINT, Method
 from swarm.model.stored.nf4 import FP4_NUMBERS, NUMBERS, NormalFloat4
 from swarm.model.stored.nf4 import SCALES as ABSMAX
-from swarm.model.stored.packed_int import GROUPS, WORD_BITS, ZERO_POINT, PackedInt
+from swarm.model.stored.packed_int import WORD_BITS, PackedInt
 from swarm.model.stored.weight import PackedWeight
 
 Parts = Mapping[str, Stored]
@@ -142,14 +142,14 @@ def _gptq(parts: Parts, method: Method) -> PackedWeight:
         group,
         parts["scales"].dtype,
         zero_points=True,
-        sorted_columns="g_idx" in parts,
+        sorted_columns=GPTQ_GROUPS in parts,
         zero_offset=1 if method.name == "gptq" else 0,
     )
     weight = PackedWeight(layout, (outputs, inputs * layout.per_word))
     turned = {part: each.shape[::-1] for part, each in layout.shapes(weight.shape).items()}
     words = {"qweight": turned["weight_packed"], "qzeros": turned[ZERO_POINT]}
     _check_by_inputs(parts, weight, {**words, "scales": turned["weight_scale"]})
-    if "g_idx" in parts and parts["g_idx"] != Stored("I32", (weight.shape[1],)):
+    if GPTQ_GROUPS in parts and parts[GPTQ_GROUPS] != Stored("I32", (weight.shape[1],)):
         raise Misfit(f"has a g_idx of the shape {list(parts['g_idx'].shape)}")
     return weight
 
@@ -255,7 +255,7 @@ FORMATS: tuple[Format, ...] = (
         "qweight",
         ("qzeros", "scales"),
         _gptq,
-        optional=("g_idx",),
+        optional=(GPTQ_GROUPS,),
         methods=frozenset({"gptq", "gptq_v2"}),
         arrange=from_gptq,
     ),

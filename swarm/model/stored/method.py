@@ -5,7 +5,7 @@ ModelOpt's ``hf_quant_config.json``. Which weights are packed follows from the t
 there; this tells how their bits are meant.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,12 @@ OTHER_FILES = ("quantize_config.json", "quant_config.json")
 KEYS = ("quantization_config", "compression_config", "quantization")
 MAX_NESTING = 4  # of configurations that hold others
 MAX_SIDE = 1 << 16  # of a block or group
+
+ZERO_POINT = "weight_zero_point"
+GROUPS = "weight_g_idx"
+GPTQ_GROUPS = "g_idx"
+# compressed-tensors' words for columns that name their groups
+SORTED = ("group", "dynamic", "true")
 
 Block = tuple[int | None, int | None]
 """Rows and columns that share a scale; None for all of them."""
@@ -66,6 +72,7 @@ class Method:
         ints: bits and group of integers in words; a group of None is a row.
         int8: whether 8-bit integers are weights on their own.
         plain: modules that are named as not packed.
+        needed: parts that each packed weight must have: without them it would mean other numbers.
     """
 
     name: str
@@ -73,6 +80,7 @@ class Method:
     ints: tuple[tuple[int, int | None], ...] = ()
     int8: bool = False
     plain: frozenset[str] = frozenset()
+    needed: frozenset[str] = frozenset()
 
 
 UNDECLARED = Method("none", blocks=(DEEPSEEK_BLOCK,))
@@ -188,7 +196,7 @@ def _compressed_tensors(settings: Mapping[str, Any]) -> Method:
         block = _strategy(weights)
         if weights.get("type", "int") == "int":
             bits = weights.get("num_bits")
-            if bits not in (4, 8):
+            if type(bits) is not int or bits not in (4, 8):
                 raise _Unknown(f"integers of {str(bits)[:20]} bits")
             ints.append((bits, block[1]))
         blocks.append(block)
@@ -198,13 +206,24 @@ def _compressed_tensors(settings: Mapping[str, Any]) -> Method:
         tuple(dict.fromkeys(ints)),
         int8=any(bits == 8 for bits, _ in ints),
         plain=_names(settings.get("ignore")),
+        needed=_needed([_mapping(group.get("weights")) for group in groups]),
     )
+
+
+def _needed(weights: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Return the parts that the weights of all groups of modules have."""
+    found = set()
+    if weights and all(each.get("symmetric", True) is False for each in weights):
+        found.add(ZERO_POINT)
+    if weights and all(str(each.get("actorder")).lower() in SORTED for each in weights):
+        found.add(GROUPS)
+    return frozenset(found)
 
 
 def _gptq(settings: Mapping[str, Any]) -> Method:
     """Read the settings of AutoGPTQ and GPTQModel (transformers' GPTQConfig)."""
     bits = settings.get("bits")
-    if bits not in (4, 8):
+    if type(bits) is not int or bits not in (4, 8):
         raise _Unknown(f"GPTQ with {str(bits)[:20]} bits")
     version = settings.get("checkpoint_format") or "gptq"
     if version not in ("gptq", "gptq_v2"):
@@ -212,7 +231,8 @@ def _gptq(settings: Mapping[str, Any]) -> Method:
     size = settings.get("group_size", -1)
     group = None if size == -1 else _size(size)
     plain = _names(settings.get("modules_in_block_to_not_quantize"))
-    return Method(version, ints=((bits, group),), plain=plain)
+    needed = frozenset({GPTQ_GROUPS} if settings.get("desc_act") and group else ())
+    return Method(version, ints=((bits, group),), plain=plain, needed=needed)
 
 
 def _awq(settings: Mapping[str, Any]) -> Method:

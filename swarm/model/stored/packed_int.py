@@ -15,12 +15,11 @@ import torch
 
 from swarm.model.folder import Stored
 from swarm.model.stored.layout import Layout
+from swarm.model.stored.method import GROUPS, ZERO_POINT
 from swarm.model.stored.nibbles import SIGNED, UNSIGNED, unpack_nibbles
 from swarm.model.stored.scales import as_float32
 
 WORD_BITS = 32
-ZERO_POINT = "weight_zero_point"
-GROUPS = "weight_g_idx"
 
 
 @dataclass(frozen=True)

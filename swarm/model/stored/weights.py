@@ -16,9 +16,8 @@ from swarm.model.folder import Stored
 from swarm.model.stored.bitsandbytes import STATES, State
 from swarm.model.stored.formats import FORMATS, IGNORED, SHAPE, Format, Misfit
 from swarm.model.stored.layout import DTYPES, part_name
-from swarm.model.stored.method import UNDECLARED, Method
+from swarm.model.stored.method import GPTQ_GROUPS, GROUPS, UNDECLARED, Method
 from swarm.model.stored.nf4 import SCALES as ABSMAX
-from swarm.model.stored.packed_int import GROUPS
 from swarm.model.stored.scales import as_float32
 from swarm.model.stored.weight import PackedWeight
 
@@ -128,7 +127,7 @@ class Weights:
                 raise KeyError(name)
             return self._read(name)
         parts = {part: self._read(each) for part, each in tensors.names.items()}
-        for part in (GROUPS, "g_idx"):
+        for part in (GROUPS, GPTQ_GROUPS):
             if part in parts and _in_order(parts[part]):
                 del parts[part]
         held = {
@@ -155,8 +154,16 @@ class Weights:
             names = {part: part_name(name, part) for part in own.parts}
             present = {part: each for part, each in names.items() if each in self._files}
             if all(part in present for part in own.required) and self._is_meant(name, present):
+                self._check_needed(name, present)
                 self._packed[name] = _Tensors(own, present)
                 claimed.update(present.values())
+
+    def _check_needed(self, name: str, present: Mapping[str, str]) -> None:
+        """Raise DamagedModel if a weight lacks a part that config.json speaks of."""
+        needed = (part_name(name, part) for part in sorted(self._method.needed))
+        if lacking := next((each for each in needed if each not in self._files), None):
+            why = f"lacks {lacking}, without which {name} would mean other numbers"
+            raise DamagedModel(self._model, self._files[next(iter(present.values()))], why)
 
     def _is_meant(self, name: str, present: Mapping[str, str]) -> bool:
         """Return whether tensors are one weight; where nothing is declared, FP8 alone tells."""

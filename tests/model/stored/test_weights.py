@@ -107,6 +107,13 @@ def put(name: str, tensor: torch.Tensor) -> Callable[[Tensors], object]:
             put(f"{UP}_g_idx", torch.full((32,), 2, dtype=torch.int32)),
             "names other groups than the 2",
         ),
+        ("int4, zero points", lambda each: each.pop(f"{UP}_zero_point"), f"lacks {UP}_zero_point"),
+        ("int4, sorted columns", lambda each: each.pop(f"{UP}_g_idx"), f"lacks {UP}_g_idx"),
+        (
+            "gptq, sorted inputs",
+            lambda each: each.pop(beside(UP, "g_idx")),
+            "up_proj.g_idx, without which model.layers.0.mlp.up_proj.weight would mean other",
+        ),
         ("gptq", put(beside(UP, "qzeros"), torch.ones(3, 8).int()), "scales of the shape [2, 64]"),
         ("gptq", put(beside(UP, "scales"), torch.full((2, 64), torch.nan).half()), "not finite"),
         ("gptq", put(beside(UP, "g_idx"), torch.ones(31).int()), "a g_idx of the shape [31]"),
