@@ -23,16 +23,18 @@ except ImportError:  # a system without these locks
 class KeyInUse(IdentityError):
     """Another process uses this key: other peers could not distinguish the two.
 
-    `subject` is the key file or the peer id.
+    `subject` is the key file or the peer id, `option` that by which a command takes another key.
     """
 
     problem: str = field(init=False)
     where: str
+    option: str = "--key"
 
     def __post_init__(self) -> None:
         self.problem = (
             f"{self.where} uses this key already, and the swarm sees two of one key as one peer:"
             " stop the other one, or give this one a key file of its own"
+            f" ({self.option} FILE; one that is not there is made)"
         )
         super().__post_init__()
 
@@ -71,6 +73,7 @@ def _lock(descriptor: int, key_file: Path, alone: bool) -> None:
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise KeyInUse(str(key_file), "another process on this computer") from None
+        option = "--key" if alone else "--identity"
+        raise KeyInUse(str(key_file), "another process on this computer", option) from None
     except OSError:
         pass  # a file system without locks; the directory's record still shows a second peer

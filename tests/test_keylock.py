@@ -41,12 +41,13 @@ def holder(key: Path) -> Iterator["subprocess.Popen[str]"]:
         process.kill()
 
 
-@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize(("alone", "option"), [(True, "--key FILE"), (False, "--identity FILE")])
 def test_a_key_that_another_process_has_is_refused(
-    key: Path, holder: "subprocess.Popen[str]", alone: bool
+    key: Path, holder: "subprocess.Popen[str]", alone: bool, option: str
 ) -> None:
     refused = pytest.raises(
-        KeyInUse, match=f"{key}: another process on this computer .* key file of its own"
+        KeyInUse,
+        match=rf"{key}: another process on this computer .* key file of its own \({option}; ",
     )
     with refused, held(key, alone=alone):
         pass

@@ -19,6 +19,7 @@ from swarm.errors import UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.edge import explained
 from swarm.model.folder import check_tensors
+from swarm.model.limits import few_modules
 from swarm.model.quantization import Shape
 from swarm.model.stored.experts import expert_parameters, matrices
 from swarm.model.wrapping import class_of, text_of
@@ -154,14 +155,30 @@ def skeleton(name: str, config: PreTrainedConfig) -> PreTrainedModel:
     """
 
     def unbuildable(why: str) -> UnsupportedModel:
+        why = _unknown_word(config, why) or why
         return UnsupportedModel(name, f"it cannot be built as a causal language model ({why})")
 
-    with explained(unbuildable), torch.device("meta"):
+    with explained(unbuildable), torch.device("meta"), few_modules():
         copied = copy.deepcopy(config)
         model: PreTrainedModel = class_of(copied)._from_config(
             copied, attn_implementation=MODELS_OWN_ATTENTION
         )
         return model.eval()
+
+
+def _unknown_word(config: PreTrainedConfig, why: str) -> str | None:
+    """Return which setting a library did not find in its tables, in words; None if it is none."""
+    settings = config.to_dict()
+    inner = [
+        (name, value)
+        for each in settings.values()
+        if isinstance(each, dict)
+        for name, value in each.items()
+    ]
+    for name, value in (*settings.items(), *inner):
+        if isinstance(value, str) and why == f"KeyError: {value!r}":
+            return f"its {name} {value!r} is not known"
+    return None
 
 
 def take_apart(model: PreTrainedModel, name: str, config: PreTrainedConfig) -> Parts:

@@ -32,6 +32,7 @@ from swarm.model.folder import (
 )
 from swarm.model.gguf.file import is_gguf
 from swarm.model.gguf.source import Gguf
+from swarm.model.limits import check_config, check_file
 from swarm.model.quantization import QUANTIZATIONS, Quantization
 from swarm.model.source import CheckpointSource, Folder, Hub
 from swarm.model.stored.method import find_method
@@ -39,17 +40,9 @@ from swarm.model.stored.packed import PackedTensor
 from swarm.model.stored.weight import PackedWeight
 from swarm.model.stored.weights import Weights
 from swarm.model.wrapping import text_of, whole_of
-from swarm.wire.fields import MAX_MODEL_LAYERS
-from swarm.wire.tensors import MAX_HIDDEN_SIZE
 
 # 128 bits: no accidental collision, and short enough for every record and handshake.
 FINGERPRINT_HEX = 32
-MAX_VOCAB = 1 << 24
-MOST = {
-    "num_hidden_layers": MAX_MODEL_LAYERS,
-    "hidden_size": MAX_HIDDEN_SIZE,
-    "vocab_size": MAX_VOCAB,
-}
 
 
 class Checkpoint:
@@ -77,6 +70,7 @@ class Checkpoint:
             name, self._raw_config, source.files, lambda file: read_json(name, source.fetch(file))
         )
         check_sizes(name, self._raw_config)
+        check_file(name, self._raw_config)
         with explained(lambda why: _unreadable(name, why)):
             config = source.read_config()
             self.config: PreTrainedConfig = text_of(config)
@@ -85,8 +79,7 @@ class Checkpoint:
         for each in (self.config, self.model_config):
             if hasattr(each, "quantization_config"):  # or the loader would quantize as it can
                 del each.quantization_config
-        for field, most in MOST.items():
-            _check_size(name, self.config, field, most)
+        check_config(name, self.config)
 
     @classmethod
     def open(cls, model: str, quantization: Quantization | None = None) -> "Checkpoint":
@@ -283,17 +276,3 @@ def _digest(facts: list[Any]) -> str:
 def _unreadable(name: str, why: str) -> UnsupportedModel:
     problem = f"its {CONFIG_FILE} cannot be read by the installed transformers ({why})"
     return UnsupportedModel(name, problem)
-
-
-def _check_size(name: str, config: PreTrainedConfig, field: str, most: int) -> None:
-    """Check one size of a configuration.
-
-    Raises:
-        DamagedModel: if it is impossible.
-        UnsupportedModel: if the class of the configuration does not have it.
-    """
-    with explained(lambda why: UnsupportedModel(name, f"its configuration has no {field} ({why})")):
-        size = getattr(config, field)
-    if type(size) is not int or not 1 <= size <= most:
-        problem = f"says that {field} is {str(size)[:50]}, which must be from 1 to {most:,}"
-        raise DamagedModel(name, CONFIG_FILE, problem)

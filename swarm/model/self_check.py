@@ -45,6 +45,8 @@ def choose_way(span: Span, name: str, stepwise: bool = False) -> None:
         inputs = torch.randint(span.vocab_size, (CHECK_TOKENS,), generator=generator)
     try:
         expected = span.once(inputs)
+        if not expected.isfinite().all():
+            raise UnsupportedModel(name, _not_finite(span))
         span.find_states(inputs)
         why = _first_that_is_right(span, inputs, expected, stepwise)
     except torch.OutOfMemoryError:
@@ -59,6 +61,12 @@ def choose_way(span: Span, name: str, stepwise: bool = False) -> None:
     if turns_by_length(span.config):
         span.packs = False
         span.why_alone = "its rotary embedding turns all of a row by the row's largest position"
+
+
+def _not_finite(span: Span) -> str:
+    dtype = str(span.dtype).removeprefix("torch.")
+    which = f"its layers {span.first}:{span.last} give numbers that are not finite"
+    return f"{which}: their weights are damaged, or too large for {dtype}"
 
 
 def turns_by_length(config: Any) -> bool:

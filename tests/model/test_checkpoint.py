@@ -237,6 +237,7 @@ def test_code_that_comes_with_a_model_is_not_run(
         auto_map={"AutoConfig": "configuration_evil.EvilConfig"},
     )
     if not defended:
+        monkeypatch.setattr("swarm.model.checkpoint.check_file", lambda *_: None)
         monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
         trusting = functools.partial(AutoConfig.from_pretrained, trust_remote_code=True)
         monkeypatch.setattr(

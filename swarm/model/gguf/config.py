@@ -42,13 +42,13 @@ def config_of(metadata: Metadata, file: GgufFile) -> dict[str, Any]:
         UnsupportedModel: if the file says something about the model that is not understood.
     """
     architecture = architecture_of(metadata)
-    factors = _factors(metadata, file)
     heads = metadata.size("attention.head_count")
     hidden = metadata.size("embedding_length")
     head_dim = metadata.size("attention.key_length", hidden // heads or 1)
     if metadata.size("attention.value_length", head_dim) != head_dim:
         why = "its values are not as wide as its keys, which its architecture does not know"
         raise UnsupportedModel(metadata.model, why)
+    factors = _factors(metadata, file, head_dim)
     epsilon = EPSILONS[1] if metadata.has(EPSILONS[1]) else EPSILONS[0]
     config = {
         "model_type": architecture.model_type,
@@ -70,7 +70,7 @@ def config_of(metadata: Metadata, file: GgufFile) -> dict[str, Any]:
     if config["model_type"] == "gemma3_text":
         local = {
             "rope_type": "default",
-            "rope_theta": metadata.number("rope.freq_base_swa", 10000.0),
+            "rope_theta": metadata.positive("rope.freq_base_swa", 10000.0),
         }
         config["rope_parameters"] = {
             "full_attention": config["rope_parameters"],
@@ -102,21 +102,30 @@ def _vocabulary(metadata: Metadata) -> int:
     return embedding.shape[0]
 
 
-def _factors(metadata: Metadata, file: GgufFile) -> Sequence[float] | None:
-    """Return the factors by which wavelengths of positions are stretched; None without any."""
+def _factors(metadata: Metadata, file: GgufFile, head_dim: int) -> Sequence[float] | None:
+    """Return the factors by which wavelengths of positions are stretched; None without any.
+
+    Raises:
+        DamagedModel: unless they are positive numbers, one for two values of a head.
+    """
     stored = file.tensors.get(FACTORS)
     if stored is None:
         return None
-    if stored.type.name != "F32" or len(stored.shape) != 1:
-        raise DamagedModel(metadata.model, metadata.file, f"holds {FACTORS} that is no list of F32")
-    return struct.unpack(f"<{stored.shape[0]}f", file.read(FACTORS))
+    if stored.type.name != "F32" or stored.shape != (head_dim // 2,):
+        why = f"holds {FACTORS} that is no list of {head_dim // 2:,} numbers in F32"
+        raise DamagedModel(metadata.model, metadata.file, why)
+    factors = struct.unpack(f"<{stored.shape[0]}f", file.read(FACTORS))
+    if not all(0 < factor < math.inf for factor in factors):
+        why = f"holds {FACTORS} that are not positive everywhere"
+        raise DamagedModel(metadata.model, metadata.file, why)
+    return factors
 
 
 def _positions(
     metadata: Metadata, partial: bool, head_dim: int, factors: Sequence[float] | None
 ) -> dict[str, Any]:
     """Return the settings of rotary positions. Raises UnsupportedModel and DamagedModel."""
-    theta = metadata.number("rope.freq_base", 10000.0)
+    theta = metadata.positive("rope.freq_base", 10000.0)
     rotated = metadata.size("rope.dimension_count", head_dim)
     positions: dict[str, Any] = {"rope_type": "default", "rope_theta": theta}
     if rotated != head_dim and not partial:
@@ -126,7 +135,7 @@ def _positions(
         positions["partial_rotary_factor"] = rotated / head_dim
     kind = metadata.word("rope.scaling.type", "none")
     if kind in ("linear", "yarn"):
-        positions |= {"rope_type": kind, "factor": metadata.number("rope.scaling.factor")}
+        positions |= {"rope_type": kind, "factor": metadata.positive("rope.scaling.factor")}
         if kind == "yarn":
             original = metadata.size("rope.scaling.original_context_length")
             positions["original_max_position_embeddings"] = original

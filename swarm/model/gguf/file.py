@@ -78,12 +78,15 @@ def parts_of(name: str, path: Path) -> tuple[Path, ...]:
     """Return the paths of all parts of a file, given that of any one.
 
     Raises:
-        DamagedModel: if one of them is missing.
+        DamagedModel: if one of them is missing, or if its name is that of no part.
     """
     match = PART.fullmatch(path.name)
     if match is None:
         return (path,)
-    count = int(match["count"])
+    number, count = int(match["number"]), int(match["count"])
+    if not 1 <= number <= count:
+        why = f"is by its name part {number} of {count}; give it back its own name"
+        raise DamagedModel(name, path.name, why)
     names = [f"{match['stem']}-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1)]
     parts = tuple(path.with_name(each) for each in names)
     for part in parts:
@@ -93,8 +96,8 @@ def parts_of(name: str, path: Path) -> tuple[Path, ...]:
 
 
 def is_gguf(path: Path) -> bool:
-    """Return whether a path is that of a GGUF file, by its name."""
-    return path.name.lower().endswith(ENDING)
+    """Return whether a path is that of a GGUF file: by its name, and no folder has it."""
+    return path.name.lower().endswith(ENDING) and not path.is_dir()
 
 
 def wholes_in(folder: Path) -> list[Path]:

@@ -53,6 +53,13 @@ class Metadata:
             raise self._unsound(self.own(key), value, "a number")
         return float(value)  # type: ignore[arg-type]
 
+    def positive(self, key: str, default: float | None = None) -> float:
+        """Return a positive number of the architecture. Raises DamagedModel."""
+        value = self.number(key, default)
+        if value <= 0:
+            raise self._unsound(self.own(key), value, "a positive number")
+        return value
+
     def word(self, key: str, default: str) -> str:
         """Return a text of the architecture. Raises DamagedModel."""
         value = self._value(self.own(key), default)
@@ -122,5 +129,6 @@ class Metadata:
         return value
 
     def _unsound(self, key: str, value: object, what: str) -> DamagedModel:
-        why = f"says that {key} is {repr(value)[:50]}, which is not {what}"
+        shown = "an array of texts" if isinstance(value, Texts) else repr(value)[:50]
+        why = f"says that {key} is {shown}, which is not {what}"
         return DamagedModel(self.model, self.file, why)

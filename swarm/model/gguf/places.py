@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from swarm.errors import UnsupportedModel
+from swarm.errors import DamagedModel, UnsupportedModel
 from swarm.model.gguf.architectures import OUTSIDE, Architecture
 from swarm.model.gguf.config import FACTORS
 from swarm.model.gguf.metadata import Metadata
@@ -41,6 +41,7 @@ def places(
 
     Raises:
         UnsupportedModel: if the file holds a tensor that has no place in the model.
+        DamagedModel: if it holds other experts than its metadata says.
     """
     found: dict[str, Place] = {}
     heads = {QUERY: config["num_attention_heads"], KEY: config["num_key_value_heads"]}
@@ -61,7 +62,12 @@ def places(
             why = f"its GGUF file holds the tensor {name[:100]!r}, which {owner} has"
             raise UnsupportedModel(metadata.model, why)
         if "{}" in module:
-            for expert in range(tensor.shape[0] if len(tensor.shape) == 3 else 0):
+            experts = config.get("num_experts", config.get("num_local_experts"))
+            if len(tensor.shape) != 3 or tensor.shape[0] != experts:
+                why = f"holds {name} in the shape {list(tensor.shape)}, which is not that of"
+                why = f"{why} {experts:,} experts"
+                raise DamagedModel(metadata.model, metadata.file, why)
+            for expert in range(tensor.shape[0]):
                 place = Place(name, tensor.shape[1:], expert=expert)
                 found[f"{prefix}{module.format(expert)}.{kind}"] = place
             continue

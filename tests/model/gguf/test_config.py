@@ -1,5 +1,6 @@
 """What a GGUF file says of its model is understood wholly, or the file is refused."""
 
+import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from helpers.gguf_files import F32, Content, Tensor, convert, pack
@@ -136,6 +139,10 @@ def without_tensor(name: str) -> Callable[[Content], None]:
         (with_key("llama.rope.dimension_count", 4), "rotates 4 of 8 values"),
         (with_key("llama.rope.scaling.type", "longrope"), "stretched by 'longrope'"),
         (with_key("tokenizer.ggml.eos_token_id", 97), "eos_token_id is 97"),
+        (with_key("llama.rope.freq_base", 0.0), "freq_base is 0.0, which is not a positive number"),
+        (with_key("llama.rope.freq_base", ["x"]), "freq_base is an array of texts, which is not"),
+        (with_tensor("rope_freqs.weight", (4,)), "rope_freqs.weight that are not positive"),
+        (with_tensor("rope_freqs.weight", (5,)), "rope_freqs.weight that is no list of 4 numbers"),
         (with_tensor("blk.0.mystery.weight", (2, 2)), "'blk.0.mystery.weight', which no llama"),
         (with_tensor("blk.0.attn_q.scale", (1,)), "'blk.0.attn_q.scale'"),
         (without_tensor("token_embd.weight"), "holds no matrix token_embd.weight"),
@@ -155,3 +162,31 @@ def test_rows_that_are_no_whole_heads_are_refused(llama: PreTrainedModel, tmp_pa
     checkpoint = opened(content, tmp_path)
     with pytest.raises(UnsupportedModel, match="5 rows for 2 heads"):
         checkpoint.tensor("model.layers.0.self_attn.k_proj.weight")
+
+
+def test_experts_are_as_many_as_the_metadata_says(tmp_path: Path) -> None:
+    """A tensor may claim millions, of one number each."""
+    content, _ = convert(ARCHITECTURES["qwen3_moe"].save(tmp_path / "plain"), F32)
+    content.tensors["blk.0.ffn_up_exps.weight"] = pack(np.ones((9, 1, 1), np.float32), F32)[0]
+    assert "in the shape [9, 1, 1], which is not that of 4 experts" in refusal(content, tmp_path)
+
+
+ODD_VALUES = (0, 1, 3, 1 << 31, -1.0, 0.0, 1e-30, 3e38, float("nan"), float("inf"), True, "", "x")
+ODD_LISTS = (["x"], [1, 2], [1.5], [0] * 97)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), value=st.sampled_from([*ODD_VALUES, *ODD_LISTS, None]))
+def test_any_value_is_understood_or_refused(
+    data: st.DataObject, value: Any, llama: PreTrainedModel, tmp_path_factory: Any
+) -> None:
+    content, _ = convert(llama, F32, {"llama.rope.freq_base": 500000.0})
+    factors = llama3_factors(_with_theta(llama, 500000.0), 8.0)
+    content.tensors["rope_freqs.weight"], _ = pack(factors, F32)
+    key = data.draw(st.sampled_from(sorted(content.metadata)))
+    content.metadata.pop(key)
+    if value is not None:
+        content.metadata[key] = value
+    file = content.write(tmp_path_factory.getbasetemp() / "odd.gguf")
+    with contextlib.suppress(DamagedModel, UnsupportedModel):
+        look(str(file))

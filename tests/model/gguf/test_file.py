@@ -121,3 +121,18 @@ def test_a_repository_of_gguf_files_names_one_to_download(
         pytest.raises(UnsupportedModel, match=rf"\(hf download {REPO} Tiny\.gguf\)"),
     ):
         Checkpoint.open(REPO)
+
+
+@pytest.mark.parametrize("part", ["00001-of-00000", "00000-of-00002", "00005-of-00002"])
+def test_a_name_that_is_that_of_no_part_is_told(part: str, file: Path, tmp_path: Path) -> None:
+    odd = file.rename(tmp_path / f"Tiny-{part}.gguf")
+    for refuse in (look, Checkpoint.open):
+        with pytest.raises(DamagedModel, match=r"by its name part [015] of [02]; give it back"):
+            refuse(str(odd))
+
+
+def test_a_folder_may_be_called_like_a_file(model: PreTrainedModel, tmp_path: Path) -> None:
+    folder = tmp_path / "Tiny.gguf"
+    model.save_pretrained(folder)
+    look(str(folder))
+    assert Checkpoint.open(str(folder)).name == "Tiny.gguf"
