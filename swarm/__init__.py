@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from swarm.client.sync import BlockingClient
     from swarm.config import Network, load_network
     from swarm.decoding.constraint import Constraint
+    from swarm.decoding.outline import Outline, Trigger
     from swarm.errors import (
         BatchFailed,
         ChainBroken,
@@ -81,6 +82,7 @@ __all__ = [
     "NoChatTemplate",
     "Options",
     "OtherQuantization",
+    "Outline",
     "Piece",
     "PromptTooLong",
     "Reading",
@@ -96,6 +98,7 @@ __all__ = [
     "SwarmModel",
     "SwarmUnavailable",
     "TemplateRefuses",
+    "Trigger",
     "UnsupportedArgument",
     "UnsupportedModel",
     "UsageError",
@@ -111,6 +114,7 @@ _HOMES = {
     "swarm.client.settings": ("ClientOptions",),
     "swarm.config": ("Network", "load_network"),
     "swarm.decoding.constraint": ("Constraint",),
+    "swarm.decoding.outline": ("Outline", "Trigger"),
     "swarm.client.conversation": ("Message",),
     "swarm.errors": (
         "BatchFailed",

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from swarm.decoding.constraint import Constraint
 from swarm.decoding.decoder import MAX_SENT_AHEAD
 from swarm.decoding.drafting.choices import CHOICES
+from swarm.decoding.outline import Outline
 from swarm.decoding.policy import MAX_DEPTH, SpeculationPolicy
 from swarm.decoding.rules.choose import Verification
 from swarm.decoding.sampling import Sampling
@@ -67,8 +68,9 @@ class Options(TypedDict, total=False):
     presence_penalty: float
     frequency_penalty: float
     logit_bias: Mapping[int, float]  # token id to nats
-    # what the answer has to look like: a JSON schema, a regular expression, a grammar or a choice
-    constraint: Constraint | None
+    # what the answer has to look like: a JSON schema, a regular expression, a grammar or a choice;
+    # an outline has it for a part of the answer, such as what follows its thoughts
+    constraint: Constraint | Outline | None
     min_tokens: int  # that the answer has before it may end by a stop token or string
     # the text ends before the first of these strings; an empty one is ignored
     stop: Sequence[str]
@@ -107,7 +109,7 @@ class Request:
     learn: bool = True
     sampling: Sampling = field(default_factory=Sampling)
     shaping: Shaping = field(default_factory=Shaping)
-    constraint: Constraint | None = None
+    constraint: Constraint | Outline | None = None
     min_tokens: int = 0
     stop: tuple[str, ...] = ()
     stop_token_ids: frozenset[int] | None = None

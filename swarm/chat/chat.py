@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from typing_extensions import Unpack
 
+from swarm.chat.thoughts import NO_THOUGHTS, Thoughts
 from swarm.client.conversation import Conversation, Render, Turn, fit
 from swarm.client.generation import GenerationStream
 from swarm.errors import PromptTooLong, SwarmError, SwarmIncomplete
@@ -91,6 +92,7 @@ class Chat:
 
     Attributes:
         context_tokens: of prompt and answer together.
+        thoughts: that a constraint of the options leaves free.
         failure: the first error of the chat.
         last: the last answer.
         over: whether the chat has ended.
@@ -101,6 +103,7 @@ class Chat:
     display: Display
     context_tokens: int
     options: Options = field(default_factory=Options)
+    thoughts: Thoughts = NO_THOUGHTS
     conversation: Conversation = field(default_factory=Conversation)
     failure: SwarmError | None = None
     last: ChatAnswer | None = None
@@ -174,7 +177,7 @@ class Chat:
                 f"The model's context of {self.context_tokens} tokens is full: it no longer sees"
                 f" the first {first}. /new begins a new conversation."
             )
-        stream = self.client.stream(prompt, **self.options)
+        stream = self.client.stream(prompt, **self.thoughts.before(self.options, prompt))
         self.conversation = kept
         self.display.begins(prompt)
         return stream

@@ -4,9 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from swarm.client.chat_template import ChatTemplate
+from swarm.decoding.constraint import Constraint
 from swarm.dialogue.answer import AnswerForm, AnswerParser
 from swarm.dialogue.formats import thought_tags
+from swarm.dialogue.outlines import outline_of
 from swarm.errors import NoChatTemplate
+from swarm.request import Options
 
 ENDING_TOKENS = 16  # of a prompt, which may open the thoughts
 
@@ -34,8 +37,18 @@ class Thoughts:
 
     def parser(self, prompt: Sequence[int]) -> AnswerParser:
         """Return the parser of the answer to a prompt."""
-        ending = self._spell(prompt[-ENDING_TOKENS:]) if prompt else ""
-        return AnswerParser(self._form, self._form.opened_by(ending))
+        return AnswerParser(self._form, self._form.opened_by(self._ending(prompt)))
+
+    def before(self, options: Options, prompt: Sequence[int]) -> Options:
+        """Return the options of the answer to a prompt, whose constraint leaves thoughts free."""
+        constraint = options.get("constraint")
+        if not isinstance(constraint, Constraint):
+            return options
+        outline = outline_of(constraint, self._form, self._ending(prompt))
+        return {**options, "constraint": outline}
+
+    def _ending(self, prompt: Sequence[int]) -> str:
+        return self._spell(prompt[-ENDING_TOKENS:]) if prompt else ""
 
 
 NO_THOUGHTS = Thoughts(AnswerForm(), lambda _: "")

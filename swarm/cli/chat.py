@@ -62,12 +62,14 @@ def chat(
             async with client:
                 waiting_for("")
                 tokenizer = client.models.tokenizer
+                thoughts = Thoughts.of(tokenizer, raw)
                 chat = Chat(
                     client,
                     as_plain_text(tokenizer) if raw else by_template(tokenizer, model),
-                    _display(waiting_for, as_json, interactive, Thoughts.of(tokenizer, raw)),
+                    _display(waiting_for, as_json, interactive, thoughts),
                     context_tokens(client.models.checkpoint),
                     options,
+                    thoughts,
                     Conversation(system),
                 )
                 if interactive:

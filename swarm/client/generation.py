@@ -23,9 +23,9 @@ from swarm.chain.trust import LIED
 from swarm.client.ahead import Ahead
 from swarm.client.auditor import Auditor
 from swarm.client.cpu_threads import Executors
-from swarm.client.grammar import GrammarMask
 from swarm.client.judging import judge
 from swarm.client.models import ClientModels
+from swarm.client.outline_mask import AnswerMask
 from swarm.client.repairs import Repairs
 from swarm.client.sequence import TextSequence
 from swarm.client.session_cache import SessionCache
@@ -178,7 +178,7 @@ class GenerationStream:
         )
         return sequence, await self._open(sequence), NOTHING_HELD
 
-    async def _compile(self) -> GrammarMask | None:
+    async def _compile(self) -> AnswerMask | None:
         """Return the mask of the request's constraint, if there is one."""
         constraint = self._request.constraint
         if constraint is None:

@@ -16,14 +16,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from swarm.client.outline_mask import ANSWER, AnswerMask, OutlineMask
+from swarm.client.token_texts import TokenTexts
 from swarm.decoding.constraint import Constraint
 from swarm.decoding.drafting.prefix import common_prefix
 from swarm.decoding.mask import Mask, NotBefore
+from swarm.decoding.outline import Outline
 from swarm.errors import ConstraintFailed, RequestError
 from swarm.model.checkpoint import Checkpoint
 from swarm.request import Request
 
-MAX_COMPILED = 16  # constraints of which the beginning of a parse is kept
+MAX_COMPILED = 64  # constraints of which the beginning of a parse is kept
 KEPT_BYTES = 8 << 20  # of masks of one text
 MAX_REASON_CHARS = 300
 LAYOUT_KEY = "x-guidance"  # a schema's own white space and separators, as llguidance has them
@@ -84,6 +87,11 @@ class GrammarMask:
                 )
             return bool(self._matcher.is_stopped())
 
+    def completes(self, answer: Sequence[int]) -> bool:
+        """Return whether the grammar allows these tokens, and none behind them."""
+        with self._lock:
+            return self._go(answer) and bool(self._matcher.is_stopped())
+
     def _compute(self, answer: Sequence[int]) -> Tensor | None:
         if not self._go(answer):
             return None
@@ -123,8 +131,9 @@ class Grammars:
         self._tokens: dict[frozenset[int], llguidance.LLTokenizer] = {}
         self._compiled: OrderedDict[tuple[Constraint, frozenset[int]], llguidance.LLMatcher]
         self._compiled = OrderedDict()
+        self._texts: TokenTexts | None = None
 
-    def mask(self, constraint: Constraint, ends: frozenset[int]) -> GrammarMask:
+    def mask(self, asked: Constraint | Outline, ends: frozenset[int]) -> AnswerMask:
         """Return a new mask for one answer.
 
         The first one takes a second: the tokenizer's tokens are put in a trie.
@@ -133,8 +142,32 @@ class Grammars:
             ends: tokens that end a text; they are allowed where the answer may end.
 
         Raises:
-            RequestError: if the constraint cannot be compiled; it says which part.
+            RequestError: if a constraint cannot be compiled; it says which part.
         """
+        if isinstance(asked, Constraint):
+            return self._part(asked, ends)
+        constraints = {number: each.constraint for number, each in enumerate(asked.triggers)}
+        parts = {
+            number: self._part(constraint, ends)
+            for number, constraint in {**constraints, ANSWER: asked.answer}.items()
+            if constraint is not None
+        }
+        return OutlineMask(asked, parts, self._token_texts(ends), ends)
+
+    def _token_texts(self, ends: frozenset[int]) -> TokenTexts:
+        with self._lock:
+            if self._texts is None:
+                trie, named = self._trie(ends), self._tokenizer.added_tokens_encoder
+                known = range(len(self._tokenizer))
+                spelled = [trie.decode_bytes([token]).decode("utf-8", "replace") for token in known]
+
+                def encode(text: str) -> list[int]:
+                    return [named[text]] if text in named else list(trie.tokenize_str(text))
+
+                self._texts = TokenTexts(spelled, encode, self._vocabulary)
+            return self._texts
+
+    def _part(self, constraint: Constraint, ends: frozenset[int]) -> GrammarMask:
         key = (constraint, ends)
         with self._lock:
             if key not in self._compiled:
@@ -172,7 +205,7 @@ class Grammars:
         return self._tokens[ends]
 
 
-def masks_of(request: Request, checkpoint: Checkpoint, grammar: GrammarMask | None) -> list[Mask]:
+def masks_of(request: Request, checkpoint: Checkpoint, grammar: AnswerMask | None) -> list[Mask]:
     """Return what an answer may not go on with: by its constraint, and because it is too short."""
     masks: list[Mask] = [] if grammar is None else [grammar]
     ends = request.stop_ids(checkpoint)

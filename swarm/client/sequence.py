@@ -17,10 +17,11 @@ from swarm.client.drafters import (
     make_book,
     make_drafters,
 )
-from swarm.client.grammar import GrammarMask, masks_of
+from swarm.client.grammar import masks_of
 from swarm.client.judging import Judged
 from swarm.client.meter import Meter, TextFacts
 from swarm.client.models import ClientModels
+from swarm.client.outline_mask import AnswerMask
 from swarm.client.pieces import Written, piece_of
 from swarm.decoding.ask import Ask
 from swarm.decoding.candidates import CandidateRow
@@ -62,7 +63,7 @@ class TextSequence:
         request: Request,
         held: ResumePoint = NOTHING_HELD,
         earlier: EarlierTexts | None = None,
-        grammar: GrammarMask | None = None,
+        grammar: AnswerMask | None = None,
     ) -> None:
         request.check_prompt(prompt, models.checkpoint)
         self.models = models

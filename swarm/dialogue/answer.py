@@ -41,6 +41,10 @@ class AnswerForm:
         """Tell whether a prompt that ends so has opened the thoughts."""
         return self.tags is not None and prompt.rstrip().endswith(self.tags[0])
 
+    def ended_by(self, prompt: str) -> bool:
+        """Tell whether a prompt that ends so has ended the thoughts, perhaps before any."""
+        return self.tags is not None and prompt.rstrip().endswith(self.tags[1])
+
     def parse(self, read: Reader, begun: bool) -> Parsing[None]:
         """Read an answer. ``begun``: the prompt has opened the thoughts."""
         if self.tags is not None:

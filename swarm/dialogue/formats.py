@@ -11,6 +11,19 @@ from swarm.dialogue.tools import Tools
 
 
 @dataclass(frozen=True)
+class Behind:
+    """A place in an answer: behind a marker, before which a regular expression matches."""
+
+    marker: str
+    before: str = ""
+
+
+# Where an answer in channels tells what the reader sees, and where it calls.
+CHANNEL_ANSWER = Behind(harmony.MESSAGE, harmony.ANSWER)
+CHANNEL_CALL = Behind(harmony.MESSAGE, harmony.ANY_CALL)
+
+
+@dataclass(frozen=True)
 class ToolFormat:
     """How calls of tools are written.
 
@@ -23,6 +36,10 @@ class ToolFormat:
             it is none.
         named: with which a call begins whose name, ``{name}``, is given.
         named_json: whether the arguments follow as JSON behind ``named``.
+        begins: with which any call begins in the midst of an answer; empty if nothing tells it.
+        json_behind: markers behind which JSON follows: calls as objects if there is an
+            `object_key`, else arguments. With each is what stands before it, as a regular
+            expression with the function's ``{name}``.
         short_ids: the template wants ids of nine letters and digits.
     """
 
@@ -34,12 +51,19 @@ class ToolFormat:
     object_key: str = ""
     named: str = ""
     named_json: bool = False
+    begins: str = ""
+    json_behind: tuple[Behind, ...] = ()
     short_ids: bool = False
 
     @property
     def has_channels(self) -> bool:
         """Whether thoughts are part of the format."""
         return self.parse is harmony.harmony
+
+    @property
+    def lists_calls(self) -> bool:
+        """Whether calls as objects are written as a list."""
+        return self.opening.endswith("[")
 
 
 HERMES = ToolFormat(
@@ -49,6 +73,8 @@ HERMES = ToolFormat(
     (hermes.OPEN, hermes.CLOSE),
     opening="<tool_call>\n",
     object_key="arguments",
+    begins=hermes.OPEN,
+    json_behind=(Behind(hermes.OPEN),),
 )
 # The first one of which the template has a sign is taken: later signs are parts of earlier forms.
 FORMATS = (
@@ -59,6 +85,7 @@ FORMATS = (
         harmony.MARKERS,
         named="<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>",
         named_json=True,
+        json_behind=(Behind(harmony.MESSAGE, harmony.CALL_OF),),
     ),
     ToolFormat(
         "kimi",
@@ -67,14 +94,21 @@ FORMATS = (
         kimi.MARKERS,
         named=f"{kimi.SECTION}{kimi.CALL}functions.{{name}}:0{kimi.ARGUMENTS}",
         named_json=True,
+        begins=kimi.SECTION,
+        json_behind=(Behind(kimi.ARGUMENTS, kimi.CALL_OF),),
     ),
-    ToolFormat("deepseek_tags", (invoke.DSML,), invoke.deepseek_tags),
+    ToolFormat("deepseek_tags", (invoke.DSML,), invoke.deepseek_tags, begins=invoke.DEEPSEEK.open),
     ToolFormat(
         "deepseek",
         (deepseek.CALLS,),
         deepseek.deepseek,
         deepseek.MARKERS,
         opening=deepseek.CALLS + deepseek.CALL,
+        begins=deepseek.CALLS,
+        json_behind=(
+            Behind(deepseek.SEPARATOR, deepseek.CALL_OF),
+            Behind(deepseek.FENCE, deepseek.FENCED_CALL_OF),
+        ),
     ),
     ToolFormat(
         "minimax",
@@ -83,6 +117,19 @@ FORMATS = (
         (invoke.MINIMAX.open, invoke.MINIMAX.close),
         opening='<minimax:tool_call>\n<invoke name="',
         named='<minimax:tool_call>\n<invoke name="{name}">\n',
+        begins=invoke.MINIMAX.open,
+    ),
+    ToolFormat(
+        "mistral_args",
+        (mistral.ARGUMENTS,),
+        mistral.mistral,
+        (mistral.CALLS, mistral.ARGUMENTS, mistral.ID),
+        opening=mistral.CALLS,
+        named=f"{mistral.CALLS}{{name}}{mistral.ARGUMENTS}",
+        named_json=True,
+        begins=mistral.CALLS,
+        json_behind=(Behind(mistral.ARGUMENTS, mistral.CALL_OF),),
+        short_ids=True,
     ),
     ToolFormat(
         "mistral",
@@ -91,6 +138,8 @@ FORMATS = (
         (mistral.CALLS, mistral.ARGUMENTS, mistral.ID),
         opening=f"{mistral.CALLS}[",
         object_key="arguments",
+        begins=mistral.CALLS,
+        json_behind=(Behind(mistral.CALLS),),
         short_ids=True,
     ),
     ToolFormat(
@@ -100,6 +149,7 @@ FORMATS = (
         (glm.OPEN, glm.CLOSE),
         opening="<tool_call>",
         named="<tool_call>{name}\n",
+        begins=glm.OPEN,
     ),
     ToolFormat(
         "qwen_xml",
@@ -108,6 +158,7 @@ FORMATS = (
         (qwen.OPEN, qwen.CLOSE),
         opening="<tool_call>\n<function=",
         named="<tool_call>\n<function={name}>\n",
+        begins=qwen.OPEN,
     ),
     ToolFormat(
         "granite",
@@ -116,6 +167,8 @@ FORMATS = (
         (hermes.GRANITE,),
         opening="<|tool_call|>[",
         object_key="arguments",
+        begins=hermes.GRANITE,
+        json_behind=(Behind(hermes.GRANITE),),
     ),
     HERMES,
     ToolFormat(
@@ -124,6 +177,7 @@ FORMATS = (
         llama.llama,
         (llama.TAG,),
         object_key="parameters",
+        begins=llama.TAG,
     ),
 )
 BY_NAME = {each.name: each for each in FORMATS}

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from swarm.client.chat_template import ChatPrompt
 from swarm.client.infilling import Infilling, infilling_of
 from swarm.decoding.constraint import Constraint
+from swarm.decoding.outline import Outline
 from swarm.dialogue.answer import AnswerForm
 from swarm.gateway.chat import Chat
 from swarm.gateway.errors import BadRequest
@@ -43,9 +45,10 @@ class Asked:
         """The text that an answer is made to begin with."""
         return self.source.forced.opening if isinstance(self.source, Chat) else ""
 
-    @property
-    def constraint(self) -> Constraint | None:
-        """What the answers have to look like behind their opening."""
+    def constraint(self, prompt: ChatPrompt) -> Constraint | Outline | None:
+        """Return what the answers to a prompt have to look like behind their opening."""
+        if isinstance(self.source, Chat):
+            return self.source.constraint(prompt.ending)
         return self.source.constraint
 
 

@@ -9,15 +9,18 @@ from transformers import PreTrainedTokenizerBase
 from swarm.client.chat_template import ChatPrompt, ChatTemplate, Rendering
 from swarm.client.control_tokens import TooManyControlTokens
 from swarm.decoding.constraint import Constraint
+from swarm.decoding.outline import Outline, Trigger
 from swarm.dialogue.answer import AnswerForm
 from swarm.dialogue.formats import BY_NAME, thought_tags, tool_format
 from swarm.dialogue.in_words import calls_in_words, tools_in_words
+from swarm.dialogue.outlines import outline_of
 from swarm.dialogue.tools import Tools
 from swarm.errors import NoChatTemplate, TemplateRefuses
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.forced_calls import FREE, ForcedCall, forced_call
 from swarm.gateway.messages import with_call_ids
 from swarm.gateway.requests import ChatBody
+from swarm.gateway.strict_calls import strict_calls
 from swarm.gateway.thinking import EFFORT, SWITCHES
 
 
@@ -27,12 +30,14 @@ class Chat:
 
     Attributes:
         forced: the call that the answer has to begin with, if any.
+        strict: where the arguments of strict functions begin.
     """
 
     body: ChatBody
     template: ChatTemplate
     form: AnswerForm
     forced: ForcedCall = FREE
+    strict: tuple[Trigger, ...] = ()
 
     @classmethod
     def of(
@@ -57,12 +62,23 @@ class Chat:
         )
         body.ignore(*unread_fields(template, body))
         forced = forced_call(body.tool_choice, schemas, calls)
-        return cls(body, template, form, forced)
+        if forced is not FREE:
+            return cls(body, template, form, forced)
+        functions = [schema["function"] for schema in schemas]
+        strict = strict_calls(functions, frozenset(body.strict.values()), calls)
+        if not strict:
+            body.ignore(*body.strict)
+        return cls(body, template, form, strict=strict)
 
-    @property
-    def constraint(self) -> Constraint | None:
-        """What the answer has to look like behind its opening."""
-        return self.forced.constraint or self.body.constraint
+    def constraint(self, ending: str) -> Constraint | Outline | None:
+        """Return what the answer has to look like behind its opening.
+
+        Args:
+            ending: of the prompt.
+        """
+        if self.forced is not FREE:
+            return self.forced.constraint
+        return outline_of(self.body.constraint, self.form, ending, self.strict)
 
     def text(self) -> str:
         """Return approximately the text that the model sees of a chat, to estimate its length."""
@@ -105,7 +121,7 @@ class Chat:
             continues=body.continues,
             opening=self.forced.opening,
             thoughts=self.form.tags,
-            without_thoughts=bool(self.forced.opening) or self.constraint is not None,
+            without_thoughts=self.forced is not FREE,
         )
 
 

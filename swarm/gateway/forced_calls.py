@@ -51,13 +51,10 @@ def forced_call(
     if choice.name is not None:
         functions = [each for each in functions if each["name"] == choice.name]
     if form.object_key:
-        schema = _any_call(functions, form.object_key)
-        return ForcedCall(form.opening, Constraint("json_schema", json.dumps(schema)))
+        return ForcedCall(form.opening, calls_schema(functions, form.object_key))
     if form.named and len(functions) == 1:
         opening = form.named.format(name=functions[0]["name"])
-        schema = functions[0]["parameters"]
-        laid_out = {**schema, LAYOUT_KEY: LAYOUT}
-        constraint = Constraint("json_schema", json.dumps(laid_out)) if form.named_json else None
+        constraint = arguments_schema(functions[0]) if form.named_json else None
         return ForcedCall(opening, constraint)
     if form.opening and choice.name is None:
         return ForcedCall(form.opening)
@@ -68,13 +65,27 @@ def forced_call(
     )
 
 
-def _any_call(functions: Sequence[Mapping[str, Any]], key: str) -> Schema:
-    """Return the schema of a call of one of some functions as an object."""
+def calls_schema(
+    functions: Sequence[Mapping[str, Any]], key: str, as_list: bool = False
+) -> Constraint:
+    """Return the constraint of a call of one of some functions as an object, or of a list of such.
+
+    Args:
+        functions: in OpenAI's form; those without ``parameters`` take any object.
+        key: of the arguments.
+    """
     definitions: dict[str, Schema] = {name: {} for name in DEFINITIONS}
     calls = [_call(function, key, definitions) for function in functions]
     schema = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    if as_list:
+        schema = {"type": "array", "items": schema, "minItems": 1}
     held = {name: each for name, each in definitions.items() if each}
-    return {**schema, **held, LAYOUT_KEY: LAYOUT}
+    return Constraint("json_schema", json.dumps({**schema, **held, LAYOUT_KEY: LAYOUT}))
+
+
+def arguments_schema(function: Mapping[str, Any]) -> Constraint:
+    """Return the constraint of the arguments of a function."""
+    return Constraint("json_schema", json.dumps({**function["parameters"], LAYOUT_KEY: LAYOUT}))
 
 
 def _call(function: Mapping[str, Any], key: str, definitions: dict[str, Schema]) -> Schema:
@@ -83,7 +94,7 @@ def _call(function: Mapping[str, Any], key: str, definitions: dict[str, Schema])
     Definitions move to the root, where references find them. If another function has a definition
     of the same name, the arguments are any object.
     """
-    arguments = dict(function["parameters"])
+    arguments = dict(function.get("parameters", {"type": "object"}))
     for name in DEFINITIONS:
         held = arguments.pop(name, {})
         root = definitions[name]

@@ -219,6 +219,18 @@ class ChatBody(Body):
         """The functions that the answer may call, in OpenAI's form."""
         return [tool.as_schema() for tool in self._offered]
 
+    @property
+    def strict(self) -> dict[str, str]:
+        """The names of strict functions that the answer may call, by the field that says so."""
+        path = "functions[{}].strict" if self.functions else "tools[{}].function.strict"
+        named = [tool.function for tool in self.tools]
+        offered = {tool.function.name for tool in self._offered if tool.function is not None}
+        return {
+            path.format(at): function.name
+            for at, function in enumerate(named)
+            if function is not None and function.strict and function.name in offered
+        }
+
     logprobs: Annotated[bool, BeforeValidator(read_switch)] = False
     top_logprobs: Whole | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
 

@@ -159,7 +159,7 @@ class Service:
         async with self._admission.admit(body.model, count):
             prompts = await prompts_of(asked, engine.models, self._threads)
             prompts_read(prompts)
-            of_texts = [prompts[number // body.n].ids for number in range(count)]
+            of_texts = [prompts[number // body.n] for number in range(count)]
             options = [
                 self._options(asked, prompt, number, owner)
                 for number, prompt in enumerate(of_texts)
@@ -168,7 +168,7 @@ class Service:
             first = None
             while first is None:
                 streams = [
-                    engine.stream(prompt, **own)
+                    engine.stream(prompt.ids, **own)
                     for prompt, own in zip(of_texts, options, strict=True)
                 ]
                 await availability.wait_until_likely()
@@ -207,13 +207,11 @@ class Service:
         """Return which peers serve which layers of each model. Raise `DirectoryDown`."""
         return list(await asyncio.gather(*(engine.look() for engine in self.engines.values())))
 
-    def _options(
-        self, asked: Asked, prompt: Sequence[int], number: int, owner: str | None
-    ) -> Options:
+    def _options(self, asked: Asked, prompt: ChatPrompt, number: int, owner: str | None) -> Options:
         body = asked.body
         requested, default = body.new_tokens
         checkpoint = self.engine(body.model).models.checkpoint
-        room = context_tokens(checkpoint) - len(prompt)
+        room = context_tokens(checkpoint) - len(prompt.ids)
         options = body.options(number)
         stop_token_ids = {*(options.get("stop_token_ids") or ()), *asked.ends}
         if body.ignore_eos:
@@ -222,7 +220,7 @@ class Service:
             options["stop_token_ids"] = {*stop_token_ids, *checkpoint.eos_token_ids}
         options["max_new_tokens"] = requested or max(1, min(default, room))
         options["spelled_tokens"] = asked.spelled
-        options["constraint"] = asked.constraint
+        options["constraint"] = asked.constraint(prompt)
         options["owner"] = owner
         options["remember"] = self._remember
         return options

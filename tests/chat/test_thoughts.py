@@ -5,7 +5,9 @@ import pytest
 from helpers import tokenizer_kinds
 from swarm.chat.chat import ChatAnswer
 from swarm.chat.display import TextDisplay
-from swarm.chat.thoughts import Thoughts
+from swarm.chat.thoughts import NO_THOUGHTS, Thoughts
+from swarm.decoding.constraint import Constraint
+from swarm.decoding.outline import Outline
 from swarm.outputs import Piece
 
 TEMPLATE = "{{ messages[0].content }}<think>\n{# </think> #}"
@@ -37,3 +39,14 @@ def test_without_thoughts_all_is_printed(tokenizer, template, capsys):
     display.begins(tokenizer("x").input_ids)
     display.piece(Piece(0, "<think>x\n ", "target"))
     assert capsys.readouterr().out == "<think>x\n "
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_constraint_leaves_thoughts_free(tokenizer, opened):
+    prompt = tokenizer("x <think>\n" if opened else "x").input_ids
+    constraint = Constraint("regex", "[0-9]+")
+    before = Thoughts.of(tokenizer).before({"constraint": constraint, "seed": 3}, prompt)
+    outline = Outline(constraint, ("<think>", "</think>"), begun=opened)
+    assert before == {"constraint": outline, "seed": 3}
+    assert NO_THOUGHTS.before({"constraint": constraint}, prompt) == {"constraint": constraint}
+    assert Thoughts.of(tokenizer).before({"seed": 3}, prompt) == {"seed": 3}

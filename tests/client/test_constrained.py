@@ -13,6 +13,7 @@ from helpers.strikes import killing
 from helpers.swarm_in_process import NEW, STAGES, Material, Swarm, swarm_of
 from swarm.audit.guard import Guard
 from swarm.decoding.constraint import Constraint
+from swarm.decoding.outline import Outline
 from swarm.errors import RequestError
 
 LETTERS = [chr(ord("!") + i) for i in range(VOCAB)]  # each a token
@@ -40,6 +41,25 @@ async def test_a_constrained_text_is_the_same_however_it_is_written(spelling: Ma
     assert re.fullmatch(LANGUAGE, plain.text)
     assert plain.stats.new_tokens == NEW
     assert drafted.token_ids == disturbed.token_ids == told.token_ids == plain.token_ids
+    assert drafted.stats.accepted_tokens > 0
+    assert disturbed.stats.failovers
+
+
+async def test_an_answer_behind_free_thoughts_is_the_same_however_it_is_written(
+    spelling: Material,
+) -> None:
+    outline = Outline(Constraint("regex", "[0-9]{5}[a-z]+"), thoughts=("(", ")"), begun=True)
+    closes = {LETTERS.index(")"): 2.0}
+    asked = {"constraint": outline, "temperature": 0.7, "seed": 4, "logit_bias": closes}
+    async with swarm_of(lambda: Swarm(spelling), *STAGES, *STAGES) as swarm:
+        plain = await soon(swarm.write(window=0, **asked))
+        drafted = await soon(swarm.write(**asked))
+        disturbed = await soon(swarm.write(killing(1), **asked))
+    thoughts, closed, answer = plain.text.partition(")")
+    assert len(thoughts) > 2
+    assert closed
+    assert re.fullmatch("[0-9]{5}[a-z]*", answer)
+    assert drafted.token_ids == disturbed.token_ids == plain.token_ids
     assert drafted.stats.accepted_tokens > 0
     assert disturbed.stats.failovers
 

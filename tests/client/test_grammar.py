@@ -3,6 +3,7 @@
 import json
 import re
 import zlib
+from collections.abc import Callable
 
 import jsonschema
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from helpers.random_schemas import compact, random_schema
 from helpers.simulated_chain import SimulatedChain
 from helpers.tokenizer_kinds import word_pieces
-from swarm.client.grammar import GrammarMask, Grammars
+from swarm.client.grammar import Grammars
+from swarm.client.outline_mask import AnswerMask
 from swarm.decoding.constraint import MAX_CHARS, Constraint, json_object
 from swarm.decoding.decoder import Decoder
 from swarm.decoding.drafting.drafter import Drafted, Source
@@ -32,6 +34,7 @@ END = TOKENIZER.eos_token_id
 ENDS = frozenset({END})
 PROMPT = TOKENIZER("Problem:").input_ids
 SCHEMAS = 250
+LogitsBehind = Callable[[tuple[int, ...], int], torch.Tensor]
 PERSON = {
     "type": "object",
     "properties": {"name": {"type": "string", "maxLength": 4}, "age": {"type": "integer"}},
@@ -62,7 +65,12 @@ def logits_behind(text: tuple[int, ...], salt: int) -> torch.Tensor:
 
 
 def write(
-    mask: GrammarMask, salt: int, plan: SpeculationPlan, temperature: float, new: int
+    mask: AnswerMask,
+    salt: int,
+    plan: SpeculationPlan,
+    temperature: float,
+    new: int,
+    logits_behind: LogitsBehind = logits_behind,
 ) -> Decoder:
     """Write a text with random logits; half of the model's drafts are right."""
     shaping = Shaping().of_text(len(PROMPT), [mask])

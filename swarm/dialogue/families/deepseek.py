@@ -21,6 +21,9 @@ CALL_END = "<｜tool▁call▁end｜>"
 SEPARATOR = "<｜tool▁sep｜>"
 MARKERS = (CALLS, CALLS_END, CALL, CALL_END, SEPARATOR)
 FENCE = "```json"
+# What stands before a call's arguments: `SEPARATOR` in V3.1, before it `FENCE`.
+CALL_OF = CALL + r"{name}\s*"
+FENCED_CALL_OF = SEPARATOR + r"{name}\s*"
 
 
 def deepseek(read: Reader, tools: Tools) -> Parsing[None]:

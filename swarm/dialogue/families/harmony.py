@@ -18,6 +18,11 @@ CONSTRAIN = "<|constrain|>"
 MESSAGE = "<|message|>"
 ENDS = ("<|end|>", "<|return|>", "<|call|>")
 MARKERS = (START, CHANNEL, CONSTRAIN, MESSAGE, *ENDS)
+# What stands before `MESSAGE` in the header of a call, of one of any function, and of the answer.
+HEADER = r"(?:[^<]|<\|(?:channel|constrain)\|>)*"
+CALL_OF = rf"to=(?:functions\.)?{{name}}(?![^\s<]){HEADER}"
+ANY_CALL = rf"to=[^\s<]+{HEADER}"
+ANSWER = rf"<\|channel\|>final{HEADER}"
 RECIPIENT = re.compile(r"to=(?:functions\.)?([^\s<]+)")
 THOUGHTS = "analysis"
 

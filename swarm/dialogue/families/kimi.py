@@ -14,6 +14,7 @@ SECTION_END = "<|tool_calls_section_end|>"
 CALL = "<|tool_call_begin|>"
 CALL_END = "<|tool_call_end|>"
 ARGUMENTS = "<|tool_call_argument_begin|>"
+CALL_OF = r"functions\.{name}:\d+\s*"  # what stands before `ARGUMENTS`
 MARKERS = (SECTION, SECTION_END, CALL, CALL_END, ARGUMENTS)
 
 

@@ -13,6 +13,7 @@ from swarm.dialogue.tools import Tools
 CALLS = "[TOOL_CALLS]"
 ARGUMENTS = "[ARGS]"
 ID = "[CALL_ID]"
+CALL_OF = r"\[TOOL_CALLS\]\s*{name}(?:\[CALL_ID\]\w*)?\s*"  # what stands before `ARGUMENTS`
 
 
 def mistral(read: Reader, tools: Tools) -> Parsing[None]:
