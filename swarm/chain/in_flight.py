@@ -2,9 +2,12 @@
 with every event."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swarm.decoding.windows import Window
+from swarm.outputs import Measured
+from swarm.routing.chain import Stage
 from swarm.util.averages import ewma
 from swarm.wire.messages import Result
 
@@ -30,6 +33,12 @@ class Matched:
 
     windows: tuple[Window, ...]
     loop_s: float
+
+    def measured(self, result: Result, stages: Sequence[Stage]) -> Measured:
+        """Return what the result took; times are credited to the peers of the chain only if every
+        one of them has told its own."""
+        told = tuple(stages) if len(result.compute_ms) == len(stages) else ()
+        return Measured(self.loop_s * 1e3, result.compute_ms, result.queue_ms, told)
 
 
 class InFlight:

@@ -15,8 +15,10 @@ from typing import Generic, TypeVar
 import torch
 
 from swarm.chain.answer import ChainAnswer
+from swarm.chain.beginning import SessionBeginning
+from swarm.chain.blame import broken, failure
 from swarm.chain.events import Event, Lost, Outgoing, Received
-from swarm.chain.in_flight import InFlight, Matched, NotAsked
+from swarm.chain.in_flight import InFlight, NotAsked
 from swarm.chain.members import Members, P
 from swarm.chain.senders import AcceptedSenders
 from swarm.chain.set_aside import SetAside
@@ -25,10 +27,10 @@ from swarm.chain.terms import Terms
 from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.windows import Window
 from swarm.errors import ChainBroken
-from swarm.outputs import Measured
 from swarm.wire.candidates import HeadTerms
 from swarm.wire.faults import FaultCode
 from swarm.wire.fields import SessionId
+from swarm.wire.forks import Fork
 from swarm.wire.messages import (
     AcceptFrom,
     Accepting,
@@ -65,6 +67,7 @@ class ChainProtocol(Generic[P]):
         parties: all peers that were ever part of the chain, by their ids, and the last place of
             each: what the peers of the chain hold may rest on the work of any of them.
         branches: every peer takes several continuations of one token; known once it is open.
+        beginning: what the session begins with, and whether others can begin with it.
     """
 
     def __init__(self, session: SessionId, chain: Sequence[P], terms: Terms) -> None:
@@ -72,6 +75,7 @@ class ChainProtocol(Generic[P]):
         self.chain = tuple(chain)
         self.parties = {peer.peer_id: peer for peer in self.chain}
         self.branches = True
+        self.beginning = SessionBeginning()
         self._terms = terms
         self._members = Members[P]()
         self._senders = AcceptedSenders()
@@ -80,6 +84,12 @@ class ChainProtocol(Generic[P]):
         self._taps = TapBook()
 
     # Who takes part.
+
+    def begin_with(self, source: "ChainProtocol[P]", root: int, count: int) -> None:
+        """Begin, once it is open, with the first ``count`` tokens of another session on this chain:
+        of the text there that ends with the token of serial ``root``, which has been answered."""
+        self.beginning.fork = Fork(session=source.id, root=root, count=count)
+        self.parties = {**source.parties, **self.parties}
 
     def join(
         self, peers: Sequence[P], onward: Hop | None, epoch: int, previous: str | None
@@ -115,13 +125,20 @@ class ChainProtocol(Generic[P]):
             epoch=epoch,
             head=self._terms.head if onward is None else None,
             taps=self._terms.taps_of(peer),
+            fork=self.beginning.fork,
         )
 
     def opened(self, peers: Sequence[P], replies: Sequence[Opened]) -> None:
-        """Note what peers can do on which the session is open now."""
+        """Note what peers can do on which the session is open now.
+
+        Raises `ChainBroken` if it does not begin there with what was asked for.
+        """
         self.branches = self.branches and all(reply.branches for reply in replies)
         for peer, reply in zip(peers, replies, strict=True):
             self._taps.opened(peer, reply.taps)
+            if not self.beginning.opened(reply):
+                raise self.broken(peer, "it does not begin as asked", FaultCode.NO_SESSION)
+        self.beginning.fork = None
 
     def admit(self, peer: P, onward: Hop | None, taps: bool = False) -> None:
         """Take a peer's messages from now on; it sends to ``onward``, or to the client.
@@ -335,19 +352,9 @@ class ChainProtocol(Generic[P]):
 
     def failure(self, event: Event) -> ChainBroken:
         """Return what an event says against whom. It must come from a member."""
-        peer = self._members[event.peer_id]
-        if isinstance(event, Lost):
-            return self.broken(peer, event.why)
-        if isinstance(event.message, Fault):
-            fault = event.message
-            blamed = self._members.to_blame(event.peer_id, fault, self.chain) or peer
-            code = fault.code if blamed == peer else None
-            return self.broken(blamed, fault.text or fault.code.value, code)
-        return self.broken(peer, f"it sent {type(event.message).__name__} out of turn")
+        return failure(event, self._members, self.chain)
 
-    @staticmethod
-    def broken(peer: P, why: str, code: FaultCode | None = None) -> ChainBroken:
-        return ChainBroken(peer.peer_id, peer.layers, why, code)
+    broken = staticmethod(broken)
 
     def _is_news(self, event: Event) -> bool:
         """Return whether an event comes from a member, and speaks against none that has left.
@@ -376,7 +383,7 @@ class ChainProtocol(Generic[P]):
         self._terms.check_kind(result, last)
         if matched is None:
             return None
-        measured = self._measured(result, matched)
+        measured = matched.measured(result, [peer.stage for peer in self.chain])
         hidden, rows = torch.empty(0, 0), tuple[CandidateRow, ...]()
         if result.candidates is not None:
             rows = tuple(self._terms.candidates(result.candidates, last))
@@ -388,12 +395,6 @@ class ChainProtocol(Generic[P]):
     def _tapped(self, peer_id: str, tapped: Tapped) -> None:
         outputs = self._terms.outputs(tapped, self._members[peer_id])
         self._taps.add(tapped.first, tapped.layers, outputs)
-
-    def _measured(self, result: Result, matched: Matched) -> Measured:
-        """Credit times to peers only if every peer of the chain has told its own."""
-        stages = tuple(peer.stage for peer in self.chain)
-        told = stages if len(result.compute_ms) == len(stages) else ()
-        return Measured(matched.loop_s * 1e3, result.compute_ms, result.queue_ms, told)
 
     def _cancel(self) -> Cancel:
         return Cancel(session=self.id, epoch=self._flight.epoch)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from swarm.chain.answer import ChainAnswer
+from swarm.chain.beginning import know_forks
 from swarm.chain.events import Event, Lost, Outgoing, Received
 from swarm.chain.protocol import ChainProtocol, Reply
 from swarm.chain.stage import ChainLink
@@ -100,6 +101,19 @@ class ChainSession:
             ChainBroken: if one refuses or does not answer in time.
         """
         await self.join(self.chain)
+
+    def fork(self, root: int, count: int, terms: Terms) -> "ChainSession":
+        """Return a session on the same chain, for the caller to open, that begins with a copy of
+        what the peers hold of this one; see `ChainProtocol.begin_with`."""
+        forked = ChainSession(self.chain, terms, self.clock)
+        forked.protocol.begin_with(self.protocol, root, count)
+        return forked
+
+    @property
+    def can_be_forked(self) -> bool:
+        """Whether another session may begin with any beginning of this one."""
+        known = know_forks(link.record.protocol for link in self.chain)
+        return known and self.protocol.beginning.can_be_forked
 
     async def join(
         self,

@@ -13,18 +13,17 @@ from dataclasses import replace
 from swarm.audit.evidence import Samples
 from swarm.chain.answer import ChainAnswer
 from swarm.chain.failover import Repairer
-from swarm.chain.retry import on_some_chain
 from swarm.chain.router import Router
 from swarm.chain.session import ChainSession
 from swarm.chain.stage import ChainLink
 from swarm.chain.standby import Standby
-from swarm.chain.terms import Terms
 from swarm.chain.trust import LIED
 from swarm.client.ahead import Ahead
 from swarm.client.auditor import Auditor
 from swarm.client.cpu_threads import Executors
 from swarm.client.judging import judge
 from swarm.client.models import ClientModels
+from swarm.client.opening import Beginning, SessionOpener, use_taps
 from swarm.client.outline_mask import AnswerMask
 from swarm.client.repairs import Repairs
 from swarm.client.sequence import TextSequence
@@ -33,21 +32,14 @@ from swarm.client.text_memory import TextMemory
 from swarm.decoding.candidates import CandidateRow, head_terms
 from swarm.decoding.draft_tree import DraftNode
 from swarm.decoding.drafting.earlier import EarlierTexts
-from swarm.decoding.windows import NOTHING_HELD, ResumePoint
+from swarm.decoding.windows import ResumePoint
 from swarm.errors import ChainBroken, ChainSilent, SwarmIncomplete
 from swarm.outputs import Generation, Measured, Piece, RouteStop
 from swarm.request import Request
-from swarm.routing.taps import Tapping
 from swarm.util.tasks import end
 from swarm.wire.candidates import HeadTerms
-from swarm.wire.faults import FaultCode
 
 CANDIDATES = 64  # that a peer tells of each prediction: half a kilobyte, and rarely too few
-NO_TAPS = (
-    "a peer of the chain cannot tell what its layers give, and the head reads that; its software is"
-    " older"
-)
-OPEN_TRIES = 5  # peers that may refuse or fail before a session is open
 
 
 class GenerationStream:
@@ -125,13 +117,16 @@ class GenerationStream:
         return self._result
 
     async def __aiter__(self) -> AsyncGenerator[Piece, None]:
-        sequence, session, held = await self._begin()
+        beginning = await self._begin()
+        sequence, session, held = beginning.sequence, beginning.session, beginning.held
         self._session = session
         standby = self._standby = Standby(session, self._router, self._request.standby, held)
         repairs = Repairs(
             Repairer(session, self._router, standby, self._request.patience_s), session.clock
         )
         watching = asyncio.create_task(self._router.watch())
+        if self._kept is not None:
+            self._kept.begun(session, lambda: sequence.decoder.held or held, self._request.owner)
         sequence.meter.start()
         finished = False
         try:
@@ -142,7 +137,7 @@ class GenerationStream:
                             yield piece
                 except (ChainBroken, ChainSilent) as failure:
                     await repairs.repair(failure, sequence.decoder.resume)
-                    _use_taps(session, sequence)
+                    use_taps(session, sequence)
                     if isinstance(failure, ChainBroken):
                         self._forget(failure.peer_id, session)
             self._result = self._sum_up(sequence, session, repairs)
@@ -159,24 +154,19 @@ class GenerationStream:
             await self._leave(session, sequence.decoder.held if finished else None)
         self._router.learn(self._result.route, sequence.meter.stages)
 
-    async def _begin(self) -> tuple[TextSequence, ChainSession, ResumePoint]:
-        """Go on in a kept session if it holds a beginning of this text, or open a new one."""
-        request, prompt = self._request, self._prompt
+    async def _begin(self) -> Beginning:
+        """Go on in a session that holds a beginning of this text, or open a new one."""
         grammar = await self._compile()
-        if self._kept is not None:
-            # before a session is taken: an error would lose it
-            request.check_prompt(prompt, self._models.checkpoint)
-            tokens = request.session_tokens(len(prompt))
-            kept = await self._kept.take(prompt, tokens, request.owner)
-            if kept is not None:
-                session, held = kept
-                sequence = TextSequence(self._models, prompt, request, held, self._earlier, grammar)
-                if await self._agree(session, sequence):
-                    return sequence, session, held
-        sequence = TextSequence(
-            self._models, prompt, request, earlier=self._earlier, grammar=grammar
+
+        def sequence_from(held: ResumePoint) -> TextSequence:
+            return TextSequence(
+                self._models, self._prompt, self._request, held, self._earlier, grammar
+            )
+
+        opener = SessionOpener(
+            self._models, self._request, self._router, self._kept, self._terms, sequence_from
         )
-        return sequence, await self._open(sequence), NOTHING_HELD
+        return await opener.begin(self._prompt)
 
     async def _compile(self) -> AnswerMask | None:
         """Return the mask of the request's constraint, if there is one."""
@@ -188,72 +178,14 @@ class GenerationStream:
             self._threads.judging, self._models.grammars.mask, constraint, ends
         )
 
-    async def _agree(self, session: ChainSession, sequence: TextSequence) -> bool:
-        """Have the peers of a kept session answer by this text's terms; if one fails, close the
-        session and return False."""
-        try:
-            await session.agree(self._terms, sequence.taps)
-        except ChainBroken:
-            await session.close()
-            return False
-        _use_taps(session, sequence)
-        return True
-
     async def _leave(self, session: ChainSession, held: ResumePoint | None) -> None:
         """The other half of `_begin`."""
         if self._kept is not None and held is not None:
             await self._kept.put(session, held, self._request.owner)
-        else:
-            await session.close()
-
-    async def _open(self, sequence: TextSequence) -> ChainSession:
-        """Open a session on the best chain on which one can be opened.
-
-        It has room for a next turn of the conversation, until a peer refuses that for want of room.
-        """
-        spare = 0
+            return
         if self._kept is not None:
-            spare = self._request.spare_tokens(len(sequence.prompt), self._models.checkpoint)
-
-        async def open_on(chain: Sequence[ChainLink]) -> ChainSession:
-            nonlocal spare
-            try:
-                return await self._open_on(chain, sequence, sequence.max_tokens + spare)
-            except ChainBroken as failure:
-                spare = 0 if failure.code is FaultCode.BUSY else spare
-                raise
-
-        tapping = None
-        if sequence.taps is not None:
-            tapping = Tapping(sequence.taps.layers, self._models.calibrations.doubted)
-        patience_s = self._request.patience_s
-        return await on_some_chain(
-            self._router, open_on, tries=OPEN_TRIES, patience_s=patience_s, tapping=tapping
-        )
-
-    async def _open_on(
-        self, chain: Sequence[ChainLink], sequence: TextSequence, max_tokens: int
-    ) -> ChainSession:
-        checkpoint = self._models.checkpoint
-        session = ChainSession(
-            chain,
-            Terms(
-                checkpoint.fingerprint,
-                max_tokens,
-                checkpoint.hidden_size,
-                self._models.guard,
-                self._terms,
-                checkpoint.vocab_size,
-                sequence.taps,
-            ),
-        )
-        try:
-            await session.open()
-        except BaseException:
-            await session.close()
-            raise
-        _use_taps(session, sequence)
-        return session
+            self._kept.left(session)
+        await session.close()
 
     async def _run(
         self, sequence: TextSequence, session: ChainSession, repairs: Repairs, standby: Standby
@@ -373,17 +305,6 @@ class GenerationStream:
         while (node := sequence.decoder.undecided) is not None:
             assert node.told is not None
             sequence.decide_told([node], [await session.refine(node.serial, node.told)])
-
-
-def _use_taps(session: ChainSession, sequence: TextSequence) -> None:
-    """Calibrate a head by the peers that tell outputs of layers, or have the text do without it if
-    the chain does not tell them."""
-    if sequence.taps is None:
-        return
-    if session.protocol.taps is None:
-        sequence.leave_head(NO_TAPS)
-    else:
-        sequence.told_by(session.protocol.tellers)
 
 
 def _stops(links: Sequence[ChainLink]) -> tuple[RouteStop, ...]:

@@ -51,6 +51,12 @@ class ResumePoint:
     tokens: tuple[int, ...]
     features: tuple[Feature, ...] = field(default=(), compare=False)
 
+    def beginning(self, count: int) -> "ResumePoint":
+        """Return where a text can go on in a session of its own that begins with the first
+        ``count`` of these tokens."""
+        known = tuple(each for each in self.features if each.position < count)
+        return ResumePoint(0, count, count, self.tokens[:count], known)
+
 
 NOTHING_HELD = ResumePoint(epoch=0, root=0, last=0, tokens=())
 

@@ -110,6 +110,11 @@ def speaks(version: int, kind: type[Message]) -> bool:
     return version >= _SINCE.get(kind, SUPPORTED_VERSIONS[0])
 
 
+def has_field(version: int, kind: type[Message], field: str) -> bool:
+    """Return whether a message of this kind has this field in a version of the protocol."""
+    return version >= _FIELDS_SINCE.get(kind, {}).get(field, SUPPORTED_VERSIONS[0])
+
+
 def decode(data: bytes, version: int = PROTOCOL_VERSION) -> Message:
     """Return the message in ``data``, of the link's version.
 

@@ -156,6 +156,26 @@ async def test_a_text_that_goes_on_knows_the_answers_of_the_one_before(
             torch.testing.assert_close(feature.output, expected, rtol=1e-3, atol=1e-4)
 
 
+async def test_of_a_fork_the_drafter_gets_as_much_as_of_any_text(
+    with_head: Material, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last positions of the prompt are read again where no answers of them are kept."""
+    draft = with_head.models.draft
+    assert isinstance(draft, FeatureDraft)
+    models = replace(with_head.models, draft=replace(draft, prompt_features=30))
+    shared = [3 + i * 7 % 90 for i in range(60)]
+    prompt = [*shared, 21, 22]
+    async with swarm_of(lambda: Swarm(replace(with_head, models=models)), *STAGES) as swarm:
+        swarm.kept.least_shared = 16
+        await write(swarm, prompt=[*shared, 11], **HOT, keep=True)
+        plain = await write(swarm, prompt=prompt, **HOT, **PLAIN)
+        told.features.clear()
+        text = await write(swarm, prompt=prompt, **HOT, keep=True)
+    assert text.token_ids == plain.token_ids
+    assert text.stats.cached_tokens == len(prompt) - 30
+    assert told.positions[:30] == list(range(len(prompt) - 30, len(prompt)))
+
+
 async def test_an_audit_asks_for_the_same_answers_as_the_text_that_it_checks(
     with_head: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:

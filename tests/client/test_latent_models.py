@@ -50,3 +50,16 @@ async def test_a_peer_that_dies_is_replaced(
         text = await soon(swarm.write(killing(1), **way))
         assert text.token_ids == expected
         assert len(text.stats.failovers) == 1
+
+
+async def test_texts_that_begin_alike_share_what_was_read(make: Callable[[], Swarm]) -> None:
+    """The latents and the indexer's keys are copied, and replayed to a peer that takes a place."""
+    shared = [3 + i * 7 % 90 for i in range(40)]
+    async with swarm_of(make, *STAGES, *STAGES) as swarm:
+        swarm.kept.least_shared = 16
+        await soon(swarm.write(prompt=[*shared, 11], keep=True, max_new_tokens=8))
+        expected = await soon(swarm.write(prompt=[*shared, 21, 22]))
+        text = await soon(swarm.write(killing(1), prompt=[*shared, 21, 22], keep=True))
+        assert text.token_ids == expected.token_ids
+        assert text.stats.cached_tokens == len(shared)
+        assert len(text.stats.failovers) == 1

@@ -120,3 +120,17 @@ async def test_texts_side_by_side(
         )
         assert [text.token_ids for text in texts] == [expected, next_text] * 2
         assert any(len(batch) > 1 for peer in swarm.up for batch in peer.span.batches)
+
+
+async def test_a_text_that_shares_only_a_beginning_is_read_as_ever(
+    make: Callable[[], Swarm],
+) -> None:
+    """A state cannot be cut where two texts part: no peer is asked, and no session is lost."""
+    shared = [3 + i * 7 % 90 for i in range(40)]
+    async with swarm_of(make, *STAGES) as swarm:
+        swarm.kept.least_shared = 16
+        await soon(swarm.write(prompt=[*shared, 11], keep=True, max_new_tokens=8))
+        expected = await soon(swarm.write(prompt=[*shared, 21, 22]))
+        text = await soon(swarm.write(prompt=[*shared, 21, 22], keep=True))
+        assert (text.token_ids, text.stats.cached_tokens) == (expected.token_ids, 0)
+        assert len(swarm.kept) == 2

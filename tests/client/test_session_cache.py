@@ -9,7 +9,7 @@ import pytest
 
 from helpers.loopback import eventually
 from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
-from swarm.client.session_cache import SessionCache
+from swarm.client.session_cache import SessionCache, common
 from swarm.errors import PromptTooLong
 from swarm.outputs import Generation
 
@@ -119,7 +119,7 @@ async def test_a_text_too_long_for_the_session_or_the_model_leaves_it_where_it_i
         first = await swarm.write(keep=True)
         with pytest.raises(PromptTooLong):
             await swarm.write(prompt=[*next_prompt(first), *REMARK * 1000], keep=True)
-        assert await swarm.kept.take(next_prompt(first), 1 << 20) is None
+        assert await swarm.kept.find(next_prompt(first), 1 << 20, owner="") is None
         assert (
             await swarm.write(prompt=next_prompt(first), max_new_tokens=2, keep=True)
         ).stats.cached_tokens
@@ -146,3 +146,12 @@ async def test_what_nobody_takes_is_closed_after_a_while_and_of_many_the_oldest(
             await swarm.write(prompt=[*PROMPT, last], keep=True, max_new_tokens=1)
             assert len(swarm.kept) <= 2
         await eventually(lambda: len(swarm.kept) == 0 and sessions(swarm) == 0)
+
+
+def test_the_beginning_that_two_texts_have_in_common() -> None:
+    texts = ((), (1,), (1, 2, 3), (1, 2, 4, 5), (2, 2, 3), tuple(range(999)))
+    for one in texts:
+        for other in texts:
+            count = common(one, list(other))
+            assert one[:count] == other[:count]
+            assert one[count : count + 1] != other[count : count + 1] or not one[count:]
