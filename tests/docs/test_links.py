@@ -14,6 +14,14 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert wrong == []
 
 
+def test_every_picture_of_a_page_is_shown_and_has_a_script_that_takes_it() -> None:
+    script = (ROOT / "tests" / "lab" / "pictures.py").read_text("utf-8")
+    shown = "".join(page.read_text("utf-8") for page in PAGES)
+    for picture in (ROOT / "docs" / "images").iterdir():
+        assert f'"{picture.name}"' in script
+        assert f"images/{picture.name}" in shown
+
+
 def _wrong(page: Path, link: str) -> str:
     """Return what is wrong with a link, "" if nothing is.
 

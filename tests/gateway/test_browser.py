@@ -32,7 +32,7 @@ QUESTION = (
     "Max starts with 218 buttons. A friend takes 30 buttons away. How many buttons does Max have in"
     " the end?"
 )
-KEY = "a-key-that-nobody-guesses"
+KEY = "a-key-that-is-not-guessed"
 
 pytestmark = needs_browser
 
@@ -175,7 +175,7 @@ async def test_an_answer_can_be_stopped(house: House, key: bool) -> None:
         finally:
             house.spans[1].go_on.set()
         assert await page.get_by_role("button", name="Send").is_visible()
-        # nobody goes on computing
+        # no peer goes on computing
         await eventually(lambda: all(resting.issuperset(p.handler.sessions) for p in house.peers))
         assert "####" not in await page.locator(".assistant .text").text_content()
 
@@ -297,7 +297,7 @@ async def test_a_peer_that_is_killed_is_shown_and_its_layers_missed(house: House
         assert await page.locator(".peers tbody [data-state=online].state").count() == len(SPANS)
         assert await page.locator(".gaps li").count() == 0
         await house.peers[1].die()
-        await page.get_by_text(f"{LAYERS[1]} missing: nobody serves them").first.wait_for()
+        await page.get_by_text(f"{LAYERS[1]} missing: no peer serves them").first.wait_for()
         assert "unreachable" in await rows.nth(1).text_content()
         assert await violations(page) == []
         await page.goto("/")

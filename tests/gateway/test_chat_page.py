@@ -18,6 +18,7 @@ from swarm.gateway.watch import Watch
 
 pytestmark = needs_browser
 
+COMPLETIONS = "**/v1/chat/completions"
 MARKDOWN = """# Languages
 
 Some **bold**, some *italic*, `code`, a
@@ -177,7 +178,7 @@ class Site:
             await route.fulfill(body=body, content_type="text/event-stream")
 
         async with visitor(self.browser, self.url, scheme, size) as page:
-            await page.route("**/v1/chat/completions", complete)
+            await page.context.route(COMPLETIONS, complete)
             await page.goto("/")
             yield page
 
@@ -375,7 +376,7 @@ async def test_turns_are_edited_and_retried_and_earlier_versions_stay(site: Site
 async def test_an_edit_that_brings_no_answer_is_given_back(site: Site) -> None:
     async with site.page("one") as page:
         await ask(page, "first", 1)
-        await page.unroute("**/v1/chat/completions")  # the server has none
+        await page.context.unroute(COMPLETIONS)  # the server has none
         await page.get_by_role("button", name="Edit").click()
         await page.get_by_label("Edited message").fill("changed")
         await page.keyboard.press("Enter")
@@ -427,9 +428,22 @@ async def test_conversations_outlive_a_reload_and_are_renamed_and_deleted(site: 
         assert await titles.count() == 0
 
 
+async def test_a_tab_catches_up_with_what_another_one_wrote(site: Site) -> None:
+    async with site.page("one", "two") as page:
+        await ask(page, "first", 1)
+        other = await page.context.new_page()
+        await other.goto("/")
+        await other.get_by_role("button", name="first", exact=True).click()
+        await answered(other, 1)
+        await ask(other, "second", 2)
+        await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        await answered(page, 2)
+        assert await shown(page) == ["first", "one", "second", "two"]
+
+
 async def test_a_conversation_that_is_deleted_while_it_is_written_stays_deleted(site: Site) -> None:
     async with site.page() as page:
-        await page.route("**/v1/chat/completions", lambda _: None)  # it never answers
+        await page.route(COMPLETIONS, lambda _: None)  # it never answers
         await page.get_by_role("textbox", name="Message").fill("first")
         await page.keyboard.press("Enter")
         await page.get_by_role("button", name="Delete", exact=True).click()

@@ -40,7 +40,7 @@ async function send() {
   });
 }
 
-/** Ask after the turn `parent`, or as a first question. If nothing comes, the question is withdrawn: `nothing()`. */
+/** Ask after the turn `parent`, or as a first question. If no answer comes, withdraw the question and call `nothing`. */
 function ask({ text, files }, parent, nothing) {
   const undo = talk.checkpoint();
   const asked = talk.add({ role: "user", text, ...(files?.length && { files }) }, parent);
@@ -67,6 +67,7 @@ async function answer(asked, undo, nothing = () => {}) {
     if (running === controller) run(null);
     const came = turn.text || turn.thoughts;
     if (!came) undo();
+    ours.changed = Date.now();
     save(ours);
     if (talk === ours) end(views.get(turn), came, nothing);
   }
@@ -78,7 +79,7 @@ function end(view, came, nothing) {
   if (!came) nothing();
 }
 
-/** Write an answer into `view`, the last of a conversation. */
+/** Stream the last answer of a conversation into its view. Throws a Trouble, or an AbortError. */
 async function stream(conversation, view, signal) {
   if (!byId("model").value) await offerModels();
   const meter = new Meter();
@@ -108,7 +109,7 @@ async function stream(conversation, view, signal) {
   }
 }
 
-/** What is kept of a chunk's tokens. Their texts are the chunk's, which leaves out thoughts and marks. */
+/** Return a chunk's tokens, as they are stored. Their texts are the chunk's, which leaves out thoughts and marks. */
 function kept(pieces, text) {
   if (!pieces?.length) return [{ text, origin: "target" }];
   const slim = pieces.map(({ text, origin, instead_of, deficit_nats, reason }) => ({ text, origin, instead_of, deficit_nats, reason }));
@@ -129,7 +130,7 @@ function run(controller) {
   if ([byId("send"), byId("stop"), document.body].includes(document.activeElement)) prompt.focus();
 }
 
-// What can be done with a turn.
+// The buttons of a turn.
 
 const ACTS = {
   edit: (turn) => edit(turn),
@@ -167,7 +168,7 @@ function showVersion(turn, step) {
   save();
 }
 
-// What is seen of a conversation.
+// Drawing a conversation.
 
 function draw() {
   const byFate = byId("fates").checked;
@@ -228,7 +229,7 @@ async function list() {
   past.show(await store.titles(), talk.id);
 }
 
-/** Show a conversation, in place of the one that is open. */
+/** Replace the open conversation by another one; an answer that is being written ends. */
 function take(conversation) {
   running?.abort();
   run(null);
@@ -251,6 +252,17 @@ async function open(id) {
   }
 }
 
+/** Show what other tabs have written in the meantime. */
+async function catchUp() {
+  try {
+    const found = running ? null : await store.read(talk.id);
+    if (found?.changed > talk.changed) take(new Conversation(found));
+    await list();
+  } catch (error) {
+    tell(error);
+  }
+}
+
 async function rename(id, title) {
   if (id === talk.id) talk.title = title;
   const found = id === talk.id ? talk : await store.read(id).catch(tell);
@@ -267,13 +279,13 @@ async function clear() {
   await store.clear().then(list).catch(tell);
 }
 
-/** Begin a new conversation, and let the open one not be written any more. */
+/** Begin a new conversation. The open one is not stored any more. */
 function startAnew() {
   talk.removed = true;
   take(new Conversation());
 }
 
-/** In a narrow window what is at the sides lies over the conversation: fold it, unless it is where `target` is. */
+/** Fold the panels that lie over the conversation in a narrow window, unless `target` is within one. */
 function fold(target) {
   if (WIDE.matches) return;
   for (const side of [byId("past"), byId("beside")]) if (!side.contains(target)) side.open = false;
@@ -344,7 +356,7 @@ log.addEventListener("click", ({ target }) => {
   const view = [...views.values()].find((each) => each.element.contains(target));
   if (view && !running) ACTS[target.dataset.act]?.(view.turn, target);
 });
-document.addEventListener("visibilitychange", () => document.hidden || list().catch(tell)); // other tabs write, too
+document.addEventListener("visibilitychange", () => document.hidden || catchUp());
 
 for (const name of ["past", "beside"]) byId(name).open = WIDE.matches;
 figures(byId("figures"), entries(null, null, null, null, null));

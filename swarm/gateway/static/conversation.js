@@ -32,19 +32,19 @@ export class Conversation {
     return turn.parent === null ? null : this.turns[turn.parent];
   }
 
-  /** The turns among which this one was chosen, oldest first. */
+  /** Return the versions of a turn, itself included, oldest first. */
   versions(turn) {
     return this.turns.filter(({ parent }) => parent === turn.parent);
   }
 
-  /** Show a turn, and what was last said after it. */
+  /** Show a turn, and the newest turns after it. */
   show(turn) {
     let at = this.turns.indexOf(turn);
     for (let next = at; next >= 0; next = this.turns.findLastIndex(({ parent }) => parent === at)) at = next;
     this.last = at;
   }
 
-  /** Return what takes back all that is added from now on. */
+  /** Return a function that removes all turns added from now on. */
   checkpoint() {
     const { title, last } = this;
     const { length } = this.turns;

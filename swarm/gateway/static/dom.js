@@ -17,7 +17,7 @@ export function set(target, attributes) {
   }
 }
 
-/** Let the children of `parent` from the index `first` on be `nodes`. What is alike stays in place. */
+/** Make `nodes` the children of `parent` from the index `first` on. Elements that are alike stay in place. */
 export function become(parent, nodes, first = 0) {
   const children = parent.childNodes;
   nodes.forEach((node, at) => {

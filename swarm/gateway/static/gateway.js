@@ -103,7 +103,7 @@ export function sentence(text) {
 
 let asking = null;
 
-/** Ask once, whoever needs it. Throws NoKey if none is given. */
+/** Ask once for all requests that wait. Throws NoKey if none is given. */
 function askForKey(wrong) {
   asking ??= new Promise((answered, refused) => {
     const field = element("input", { type: "password", id: "key", autocomplete: "off", required: true });

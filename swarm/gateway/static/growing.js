@@ -10,7 +10,7 @@ const SHARE = 8; // drawing may take one part of this many of the time
 const TOP = 3; // the page has h1, every turn h2
 
 export class GrowingMarkdown {
-  /** `around(draw)` calls `draw`, which changes what is in `place`. */
+  /** Draw in `place`, by `around(draw)`: it calls `draw`, and may do more before and after. */
   constructor(place, around = (draw) => draw()) {
     this.place = place;
     this.around = around;
@@ -29,13 +29,13 @@ export class GrowingMarkdown {
     this.level = TOP - 1; // of the last heading among them
   }
 
-  /** Add text, and draw it soon. */
+  /** Add text. It is drawn in one of the next frames. */
   add(text) {
     this.text += text.replaceAll("\r", "");
     this.timer ??= setTimeout(() => requestAnimationFrame(() => this.timer && this.draw()), this.took * SHARE);
   }
 
-  /** Draw all of it now. */
+  /** Draw the whole text now. */
   finish() {
     this.draw();
     if (!Object.keys(this.defined).length) return;
@@ -112,7 +112,7 @@ function blocksOf(text, links) {
   }
 }
 
-/** The index of the last block whose first line is whole: those before it can no longer change. */
+/** Return the index of the last block whose first line is complete. The blocks before it can no longer change. */
 function lastBegun(blocks, text) {
   let begins = blocks.reduce((sum, { raw }) => sum + raw.length, 0);
   if (begins !== text.length) return 0;
@@ -136,7 +136,7 @@ function cutOf(text) {
   return MAX_OPEN;
 }
 
-// Headings go down one level at a time, whatever the model writes: so a screen reader can follow.
+// Headings go down one level at a time, whichever levels the model uses, so that a screen reader can follow.
 
 function levelled(node, last) {
   if (!/^H[1-6]$/.test(node.tagName)) return node;

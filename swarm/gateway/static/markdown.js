@@ -68,7 +68,7 @@ export class Markdown {
     this.lexer = new Lexer({ ...defaults, tokenizer: new BoundedTokenizer() });
     Object.assign(this.lexer.tokens.links, links);
     this.tokens = this.lexer.blockTokens(text, []);
-    this.lexer.inlineQueue.length = 0; // what is within blocks is read where it is drawn, and bounded
+    this.lexer.inlineQueue.length = 0; // inline text is read when it is drawn, and bounded
   }
 
   /** The element of a block, or null for one that shows nothing. */
@@ -145,7 +145,7 @@ export class Markdown {
 
 const plain = (text) => element("p", { class: "plain" }, text.trimEnd());
 
-// What is within a block.
+// Inline text.
 
 const inlines = (tokens, depth) => tokens.map((token) => inline(token, depth));
 

@@ -15,7 +15,7 @@ export class Past {
     byId("clear").addEventListener("click", () => this.clear());
   }
 
-  /** Show what is kept; the conversation with the id `current` is the one that is open. */
+  /** Show the list. The conversation with the id `current` is the open one. */
   show(titles, current) {
     this.titles = titles;
     byId("clear").hidden = !titles.length;

@@ -11,19 +11,19 @@ const GONE = "it is gone when you leave this page";
 
 let opening = null;
 
-/** What is listed: {id, title, changed} of each conversation, newest first. */
+/** Return {id, title, changed} of all conversations, newest first. */
 export async function titles() {
   const found = await transact("readonly", (at) => at(TITLES).getAll());
   return found.sort((one, other) => other.changed - one.changed);
 }
 
-/** A conversation as it was written, or null. */
+/** Return a conversation as it was stored, or null. */
 export async function read(id) {
   const title = await transact("readonly", (at) => at(TITLES).get(id));
   return title ? { ...title, ...(await transact("readonly", (at) => at(TURNS).get(id))) } : null;
 }
 
-/** Write a conversation. What became of its tokens is left out where it has become too long with that. */
+/** Store a conversation; without its tokens' fates if they make it too long. Throws a Trouble. */
 export async function write({ id, title, changed, turns, last }) {
   let kept = turns;
   for (const slim of [(turn) => turn, ({ pieces, ...turn }) => turn, null]) {
@@ -52,7 +52,7 @@ export function clear() {
   });
 }
 
-/** Do `act` in one transaction; the result of the request that it returns, once all is written. Throws a Trouble. */
+/** Run `act` in one transaction. Return the result of the request that it returns, once all is written. Throws a Trouble. */
 async function transact(mode, act) {
   try {
     const database = await (opening ??= open());

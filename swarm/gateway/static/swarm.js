@@ -108,7 +108,7 @@ class Model {
     this.cover.replaceChildren(
       ...coverage.map(([first, last, peers]) => {
         const text = peers ? `${peers}×` : "missing";
-        const part = element("span", { class: peers ? "run" : "run gap", title: `${layers([first, last])}: ${peers ? plural(peers, "peer", "peers") : "nobody"}` }, text);
+        const part = element("span", { class: peers ? "run" : "run gap", title: `${layers([first, last])}: ${peers ? plural(peers, "peer", "peers") : "no peer"}` }, text);
         part.style.setProperty("--depth", Math.min(peers, 4));
         this.place(part, [first, last]);
         return part;
@@ -116,7 +116,7 @@ class Model {
     );
     const said = missing.map(([first, last]) => {
       const coming = loading.filter(([a, b]) => a < last && first < b).map((each) => `, ${layers(each)} being loaded`);
-      return `${layers([first, last])} missing: nobody serves them${coming.join("")}`;
+      return `${layers([first, last])} missing: no peer serves them${coming.join("")}`;
     });
     if (said.join() === this.said) return;
     this.said = said.join();

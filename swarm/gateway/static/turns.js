@@ -46,7 +46,7 @@ export class TurnView {
     else this.text.before(...thoughts(this.turn));
   }
 
-  /** Add text that has come, and its tokens. */
+  /** Add text as it comes, with its tokens. */
   add(text, pieces) {
     const first = !this.turn.text;
     this.turn.text += text;
@@ -56,7 +56,7 @@ export class TurnView {
     else this.follow(() => this.text.append(...tokens(pieces, first)));
   }
 
-  /** Show what is told once an answer is complete. */
+  /** Draw the rest of an answer, and its note. */
   finish() {
     say(this.note, this.turn.note ?? "");
     this.growing?.finish();
