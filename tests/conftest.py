@@ -26,6 +26,7 @@ hypothesis.settings.load_profile("shared")
 def pytest_configure(config: pytest.Config) -> None:
     distributes = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
     if not distributes:  # it runs no test, and the import takes seven seconds
+        gc.disable()  # until all is imported: a sixth of the time, and nothing would be found
         config.pluginmanager.import_plugin("helpers.fixtures")
 
 
@@ -36,6 +37,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Let no later collection look at what was imported: each would take half a second."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    """Leave nothing to the collection with which pytest ends.
+
+    xdist gives a worker five seconds to end after this, and then a SIGINT.
+    """
     gc.collect()
     gc.freeze()
 

@@ -5,6 +5,7 @@ the layers, and to the head if it runs behind them; some belong to both.
 """
 
 import copy
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -85,13 +86,25 @@ class Anatomy(Parts):
     stepwise: bool = False
 
 
+# Each span, the head and the plan of a peer's memory ask.
+_studied: "weakref.WeakKeyDictionary[Checkpoint, Anatomy]" = weakref.WeakKeyDictionary()
+
+
 def study(checkpoint: Checkpoint) -> Anatomy:
     """Find the parts of a model by running its skeleton on the meta device: reads no weights.
+
+    What was found of a checkpoint is remembered as long as it lives.
 
     Raises:
         UnsupportedModel: if the model is no decoder of equal layers in a list, cannot be quantized
             as the checkpoint says, or if its checkpoint holds other tensors than plain weights.
     """
+    if checkpoint not in _studied:
+        _studied[checkpoint] = _study(checkpoint)
+    return _studied[checkpoint]
+
+
+def _study(checkpoint: Checkpoint) -> Anatomy:
     model = skeleton(checkpoint.name, checkpoint.model_config)
     own = {part for name in model.state_dict() for part in name.split(".")}
     check_tensors(checkpoint.name, checkpoint.tensor_names(), checkpoint.stored(), own)

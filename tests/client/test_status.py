@@ -1,9 +1,10 @@
 """What a network looks like, from real records and peers that do or do not answer."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,9 +27,23 @@ from swarm.terminal import console
 
 
 class Lab:
+    """A bootstrap node, and peers that publish through one other node."""
+
     def __init__(self, stack: AsyncExitStack, bootstrap: Directory) -> None:
         self.stack = stack
         self.network = Network("test", bootstrap.addresses)
+        self._shared: Directory | None = None
+        self._identities: list[Identity] = []
+
+    async def publish(self, servers: Sequence[Server], **changes: Any) -> None:
+        """Publish a record of each server."""
+        if self._shared is None:
+            joined = await Directory.join(Identity.generate(), self.network)
+            self._shared = await self.stack.enter_async_context(joined)
+        self._identities += [server.identity for server in servers]
+        directories = crowd([self._shared], self.network, self._identities)[-len(servers) :]
+        for server, directory in zip(servers, directories, strict=True):
+            await directory.publish(server.record(**changes))
 
     async def peer(self, first: int, last: int, *, answers: bool = True, **changes: str) -> str:
         """A published record, and a port that answers pings, or none."""
@@ -37,10 +52,7 @@ class Lab:
             await self.stack.enter_async_context(server)
         else:
             server.address = "127.0.0.1:1"
-        directory = await self.stack.enter_async_context(
-            await Directory.join(server.identity, self.network)
-        )
-        await directory.publish(server.record(first_layer=first, last_layer=last, **changes))
+        await self.publish([server], first_layer=first, last_layer=last, **changes)
         return server.identity.peer_id
 
 
@@ -144,15 +156,10 @@ async def test_the_route_and_the_runner_up_are_explained(
 async def test_of_more_peers_than_enough_a_sample_is_shown(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shared = await lab.stack.enter_async_context(
-        await Directory.join(Identity.generate(), lab.network)
-    )
     servers = [Server(pong) for _ in range(CAPACITY + 20)]
-    for server, directory in zip(
-        servers, crowd([shared], lab.network, [s.identity for s in servers]), strict=True
-    ):
+    for server in servers:
         server.address = "127.0.0.1:1"
-        await directory.publish(server.record())
+    await lab.publish(servers)
     (report,) = await soon(look(lab.network))
     assert (report.estimated_peers, len(report.peers)) == (None, len(servers))
     monkeypatch.setattr(status, "ENOUGH_PEERS", 1)

@@ -43,12 +43,14 @@ def main() -> None:
 
 
 def import_libraries() -> None:
+    gc.disable()  # a sixth of the time, and nothing would be found
     for name in MODULES:
         importlib.import_module(name)
     for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
         del sys.modules[name]
     gc.collect()
     gc.freeze()  # children share these pages as long as no collector writes to them
+    gc.enable()
 
 
 def next_program(requests: socket.socket) -> dict[str, Any]:
