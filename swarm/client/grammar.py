@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from swarm.client.json_schema import narrow
 from swarm.client.outline_mask import ANSWER, AnswerMask, OutlineMask
 from swarm.client.token_texts import TokenTexts
 from swarm.decoding.constraint import Constraint
@@ -218,11 +219,7 @@ def _grammar(constraint: Constraint) -> str:
     """Return a constraint as a grammar of llguidance."""
     matcher = llguidance.LLMatcher
     if constraint.kind == "json_schema":
-        schema = json.loads(constraint.text)
-        has_layout = isinstance(schema, dict) and LAYOUT_KEY in schema
-        grammar: str = matcher.grammar_from_json_schema(
-            constraint.text, None if has_layout else {"whitespace_pattern": SPACES}
-        )
+        grammar = _grammar_of_schema(constraint.text)
     elif constraint.kind == "regex":
         grammar = matcher.grammar_from_regex(constraint.text)
     elif constraint.kind == "choice":
@@ -230,6 +227,20 @@ def _grammar(constraint: Constraint) -> str:
         grammar = matcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, choices)))
     else:
         grammar = matcher.grammar_from_lark(constraint.text)
+    return grammar
+
+
+def _grammar_of_schema(text: str) -> str:
+    """Return the grammar of JSON that a schema allows. Raise `RequestError` for too deep a one."""
+    try:
+        schema = json.loads(text)
+        narrow(schema)
+        has_layout = isinstance(schema, dict) and LAYOUT_KEY in schema
+        options = None if has_layout else {"whitespace_pattern": SPACES}
+        grammar: str = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), options)
+    except (RecursionError, ValueError) as error:
+        allowed = f"one that can be read ({_in_one_line(str(error))})"
+        raise RequestError("json_schema", text[:50], allowed) from None
     return grammar
 
 

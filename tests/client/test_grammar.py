@@ -175,6 +175,24 @@ def test_json_may_be_indented_but_not_blank_for_ever(grammars: Grammars) -> None
     assert mask.banned(ids('{"name": "x",\n\n')) is None
 
 
+def test_an_object_has_no_properties_but_those_of_its_schema(grammars: Grammars) -> None:
+    listed = {"properties": {"a": {"type": "boolean"}}, "required": ["a"]}
+    comma = ids(",")[0]
+    for more, is_closed in (({}, True), ({"additionalProperties": True}, False)):
+        mask = grammars.mask(schema({"type": "object", **listed, **more}), ENDS)
+        banned = mask.banned(ids('{"a":true'))
+        assert banned is not None
+        assert bool(banned[comma]) is is_closed
+
+
+def test_an_integer_comes_to_an_end(grammars: Grammars) -> None:
+    widest = {"minimum": -(1 << 63), "maximum": (1 << 63) - 1}  # of other languages' integers
+    for bounds in ({}, widest):
+        mask = grammars.mask(schema({"type": "integer", **bounds}), ENDS)
+        assert mask.banned(ids(str((1 << 63) - 1024))) is not None
+        assert mask.banned(ids("1" * 20)) is None
+
+
 def test_an_answer_that_is_not_allowed_is_not_masked(grammars: Grammars) -> None:
     mask = grammars.mask(schema(PERSON), ENDS)
     assert mask.banned(ids("[")) is None
@@ -214,6 +232,7 @@ def test_a_model_without_an_end_ends_where_nothing_may_follow(grammars: Grammars
         ("json_schema", '{"type"', "JSON"),
         ("json_schema", "3", "a JSON object"),
         ("json_schema", "[" * 100_000, "JSON"),
+        ("json_schema", '{"items":' * 500 + "{}" + "}" * 500, "one that can be read"),
         ("regex", "a(b", "unclosed group"),
         ("grammar", "start: foo", "unknown name"),
         ("choice", "[]", "1 to 1024 strings"),
