@@ -120,7 +120,8 @@ class Intake:
             BadRequest: with status 400, 408, 413 or 415, if the body cannot be read.
             Crowded: if other large bodies leave no memory for it.
         """
-        if request.content_type != JSON:
+        # A form has a type. A script of another page may leave it out, but never its origin.
+        if "Content-Type" in request.headers and request.content_type != JSON:
             raise BadRequest(f"send the body as `Content-Type: {JSON}`", status=415)
         decompressor = Decompressor.of(request.headers.get("Content-Encoding", "identity"))
         declared = request.content_length

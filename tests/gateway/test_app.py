@@ -234,6 +234,19 @@ async def test_other_paths_methods_types_and_sizes_are_refused_in_the_same_envel
     assert (await served.get("/v1/chat/completions"))[0] == 405
 
 
+async def test_a_body_without_a_type_is_read_and_a_forms_is_not(served):
+    """litellm sends Ollama's chats without a type; forms of other pages have one."""
+    body = json.dumps(chat(max_tokens=1)).encode()
+    for headers, status in (({}, 200), ({"Content-Type": "text/plain"}, 415)):
+        async with served.http.post(
+            f"{served.url}/v1/chat/completions",
+            data=body,
+            headers=headers,
+            skip_auto_headers=["Content-Type"],
+        ) as response:
+            assert response.status == status
+
+
 async def test_a_model_without_a_template_says_so(demo, monkeypatch):
     monkeypatch.setattr(demo.models.tokenizer, "chat_template", None)
     async with gateway_over(demo) as served:
