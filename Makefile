@@ -41,6 +41,13 @@ real: install
 	$(BIN)/python tests/helpers/checkpoints.py "$(SWARM_TEST_REAL)"
 	SWARM_TEST_REAL="$(SWARM_TEST_REAL)" $(BIN)/python -m pytest -m real tests/real $(ARGS)
 
+# The tests with clients of other projects, which are downloaded (150 MB) and installed first: docs/testing.md.
+SWARM_TEST_CLIENTS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/swarm-test/clients
+.PHONY: clients
+clients: install
+	$(BIN)/python tests/helpers/client_packages.py "$(SWARM_TEST_CLIENTS)"
+	SWARM_TEST_CLIENTS="$(SWARM_TEST_CLIENTS)" $(BIN)/python -m pytest -m clients tests/gateway/clients $(ARGS)
+
 # The emulated internet takes Linux and root; without, members hold back their own messages.
 bench: install
 	$(BIN)/python tests/lab/bench.py $(ARGS)
