@@ -105,6 +105,9 @@ def study(checkpoint: Checkpoint) -> Anatomy:
 
 
 def _study(checkpoint: Checkpoint) -> Anatomy:
+    if getattr(checkpoint.config, "is_encoder_decoder", False):
+        why = "it is an encoder with a decoder, and only decoders that stand alone are served"
+        raise UnsupportedModel(checkpoint.name, why)
     model = skeleton(checkpoint.name, checkpoint.model_config)
     own = {part for name in model.state_dict() for part in name.split(".")}
     check_tensors(checkpoint.name, checkpoint.tensor_names(), checkpoint.stored(), own)

@@ -125,30 +125,41 @@ FAMILIES = {
     "zamba2": "Zamba 2",
 }
 
-OF_AN_ENCODER = "it is the decoder of an encoder with a decoder, no model of its own"
 SHIFTED = "it counts positions from another number than 0, after its padding"
 # What is wrong with types that are refused, where the check's own sentence says little.
 OF_EACH_LAYER = "its layers get inputs of their own, made from the token ids before the first layer"
+OF_SOUND = "it writes codes of sound, several at a time"
+OWN_STATE = "it keeps its state in a form of its own, outside of the library's cache"
+A_DRAFTER = "it drafts for Gemma 4, whose keys and values it reads"
+SHARED_BLOCKS = "its layers share blocks of weights, which read the token embeddings again"
+QWEN4 = "its layers hand on several streams, and some read embeddings of their own of the token ids"
 REFUSALS = {
     **dict.fromkeys(("gemma3n", "gemma3n_text", "gemma4_text"), OF_EACH_LAYER),
+    **dict.fromkeys(("gemma4_assistant", "gemma4_unified_assistant"), A_DRAFTER),
+    **dict.fromkeys(("musicgen", "musicgen_melody"), OF_SOUND),
+    **dict.fromkeys(("qwen4_exp", "qwen4_exp_text"), QWEN4),
+    **dict.fromkeys(("rwkv", "xlstm"), OWN_STATE),
+    **dict.fromkeys(("zamba", "zamba2"), SHARED_BLOCKS),
+    "big_bird": "it attends to blocks of the text, some of which are chosen by chance",
+    "blt": "it reads bytes in patches, by several models one behind the other",
+    "ctrl": "it scales what comes in and adds positions to it outside of any module",
     "deepseek_v4": "its layers hand on several streams, and cache windows of tokens as one",
-    **dict.fromkeys(
-        (
-            "bart",
-            "bigbird_pegasus",
-            "blenderbot",
-            "blenderbot-small",
-            "marian",
-            "mbart",
-            "mvp",
-            "pegasus",
-            "plbart",
-            "prophetnet",
-            "trocr",
-            "whisper",
-        ),
-        OF_AN_ENCODER,
-    ),
+    "emu3": "it is published as a part of a whole whose weights have other names",
+    "git": "it writes about a picture, with which its cache begins",
+    "hrm_text": "its layers run several times for each token",
+    "hy_v4": "its layers hand on several streams, and indices of what they attend to",
+    "inkling2_text": "its layers read what all blocks of layers before them have given",
+    "longcat_flash": "each of its layers attends twice, with two caches",
+    "mllama": "some of its layers attend to a picture, and want the library's own cache",
+    "openai-gpt": "it keeps no cache",
+    "reformer": "it attends by hashes, and its layers hand on two streams",
+    "roc_bert": "its tokens have further ids, of their shape and their sound",
+    "roformer": "its layers get tables of positions, which the encoder around them makes",
+    "trocr": "it is the decoder of an encoder with a decoder, no model of its own",
+    "xlm": "its layers are lists of parts, not modules",
+    "xlnet": "it reads texts in both directions, with a memory of its own",
+    "xmod": "it has to be told the language of each text",
+    "zaya": "its routers hand on what they have computed to those of the next layers",
     **dict.fromkeys(
         (
             "camembert",

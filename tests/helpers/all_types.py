@@ -45,6 +45,9 @@ ENCODERS = (  # whose class is also that of a decoder, if it is told so
 )
 SETTINGS: dict[str, Settings] = {
     **{each: {"is_decoder": True} for each in ENCODERS},
+    "cohere_compass_text": {
+        "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}
+    },
     "dbrx": {"attn_config": {"rope_theta": 1e4, "clip_qkv": 8, "kv_n_heads": 8}},
     "deepseek_v2": {"num_experts_per_tok": 2, "topk_method": "greedy"},
     "dots1": {"n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1},

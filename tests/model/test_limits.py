@@ -8,14 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import BartConfig, BartForConditionalGeneration
 
 from helpers.model_files import edit, shard
 from helpers.models import ARCHITECTURES
-from swarm.errors import ExitCode, SwarmError
+from swarm.errors import ExitCode, SwarmError, UnsupportedModel
 from swarm.model import limits
 from swarm.model.anatomy import study
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.limits import few_modules
+from swarm.model.rehearsal import rehearsed
 from swarm.model.span import Span
 
 CODE = {"auto_map": {"AutoModelForCausalLM": "modeling_wonder.WonderForCausalLM"}}
@@ -88,3 +90,18 @@ def test_weights_that_are_no_numbers_are_told(model: Path) -> None:
     save_file({name: torch.full_like(each, torch.nan) for name, each in tensors.items()}, path)
     with pytest.raises(SwarmError, match="layers 0:1 give numbers that are not finite: their wei"):
         Span.load(Checkpoint.open(str(model)), 0, 1)
+
+
+def test_the_decoder_of_an_encoder_is_not_served_without_it(tmp_path: Path) -> None:
+    """The library has a class of the decoder alone, which would leave out the encoder."""
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    layers = {
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32,
+    }
+    config = BartConfig(vocab_size=97, d_model=32, max_position_embeddings=64, **heads, **layers)
+    BartForConditionalGeneration(config).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModel, match="is an encoder with a decoder, and only decoders"):
+        rehearsed(Checkpoint.open(str(tmp_path)))
