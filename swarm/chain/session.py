@@ -37,6 +37,9 @@ from swarm.wire.taps import MAX_TAPS, TapTerms
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
 OPEN_TIMEOUT_S = 8.0
+# Peers copy what a session begins with when they have computed what the other one was sent: a chunk
+# of a prompt may take a slow one this long.
+FORK_TIMEOUT_S = 20.0
 AGREE_TIMEOUT_S = 3.0  # for the last peer to take other terms
 REFINE_TIMEOUT_S = 30.0  # a megabyte over a thin uplink, behind a prompt that is being computed
 ACCEPT_TIMEOUT_S = 3.0  # for a peer to confirm whose frames it accepts
@@ -131,7 +134,8 @@ class ChainSession:
         for link in links:
             link.connection.subscribe(self.protocol.id, self._inbox)
         await self._tell_all(openings)
-        self.protocol.opened(links, await self.expect(Opened, links, OPEN_TIMEOUT_S))
+        patience_s = OPEN_TIMEOUT_S if self.protocol.beginning.fork is None else FORK_TIMEOUT_S
+        self.protocol.opened(links, await self.expect(Opened, links, patience_s))
 
     def admit(self, link: ChainLink, onward: Hop | None, taps: bool) -> None:
         """Take the messages of a peer on which the session is open; see `ChainProtocol.admit`."""

@@ -94,8 +94,9 @@ class SessionOpener:
     async def _fork(self, kept: SessionCache, found: Found) -> Beginning | None:
         """Begin with a copy of what the peers hold in another session; None if they do not.
 
-        The copy takes room beside its source. Where there is too little, the owner's other kept
-        sessions are closed, and then the source: it takes the room that the text needs.
+        The copy takes room beside its source. Where there is too little, none is asked for a next
+        turn; then the owner's other kept sessions are closed; then the source, which takes the room
+        that the text needs.
         """
         held = found.held.beginning(found.shared)
         sequence = self._sequence_from(held)
@@ -105,16 +106,18 @@ class SessionOpener:
                 return None
             held = found.held.beginning(count)
             sequence = self._sequence_from(held)
-        for spare in (self._spare(sequence), 0):
-            terms = self._terms(sequence, sequence.max_tokens + spare)
+        spares = [0, self._spare(sequence)]
+        while spares:
+            terms = self._terms(sequence, sequence.max_tokens + spares.pop())
             session = found.session.fork(found.held.root, len(held.tokens), terms)
             try:
                 await self._opened(session, sequence)
             except ChainBroken as failure:
-                self._router.broke(failure)
+                # nothing is held against the peer: opening a session on it comes next, and tells
                 if failure.code is not FaultCode.BUSY:
                     break
-                await kept.make_room(self._request.owner, found.session)
+                if not spares and await kept.make_room(self._request.owner, found.session):
+                    spares.append(0)
             else:
                 return Beginning(sequence, session, held)
         await kept.drop(found.session)

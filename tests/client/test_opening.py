@@ -184,6 +184,19 @@ async def test_where_there_is_no_room_for_a_copy_the_source_gives_way(
         assert text.token_ids == (await alone_in(make, OTHER)).token_ids
 
 
+async def test_for_a_copy_other_kept_sessions_give_way_first(make: Callable[[], Swarm]) -> None:
+    async with swarm_of(make, *STAGES) as swarm:
+        await kept(swarm, ONE, max_new_tokens=FEW)
+        (session,) = swarm.kept._kept
+        each = session.max_tokens
+    async with swarm_of(make, *STAGES, cache_tokens=2 * each + 32) as swarm:
+        for prompt in (ONE, [7] * len(ONE)):  # nothing in common
+            await kept(swarm, prompt, max_new_tokens=FEW)
+        assert len(swarm.kept) == 2
+        text = await kept(swarm, OTHER, max_new_tokens=FEW)
+        assert text.stats.cached_tokens == len(SHARED)
+
+
 async def alone_in(make: Callable[[], Swarm], prompt: list[int]) -> Generation:
     async with swarm_of(make, *STAGES) as swarm:
         text: Generation = await alone(swarm, prompt, max_new_tokens=FEW)

@@ -1,5 +1,7 @@
 """A session's cache grows in blocks up to its limit, rolls back, moves rows, and loses none."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -81,6 +83,41 @@ def test_a_copy_goes_its_own_way() -> None:
     assert mine[0, 8:, 0].tolist() == [8, 9, 100, 101]
     assert theirs[0, 8:, 0].tolist() == [8, 9, 200, 201]
     assert KVCache(0, 1).copy().length == 0
+
+
+@torch.inference_mode()  # as forwards are
+@pytest.mark.parametrize(
+    ("where", "rows"),
+    [(placement(4), (0, 1, 2, 3)), (placement(4, 4, 6), (0, 1, 4, 6)), (placement(7), range(7))],
+)
+def test_a_fork_holds_the_rows_that_are_kept_and_leaves_the_other_as_it_was(
+    where: Placement, rows: Sequence[int]
+) -> None:
+    cache = KVCache(0, 2)
+    append(cache, 7, 0)
+    fork = KVCache(0, 2, limit=9)
+    steps = fork.fork(cache, where)
+    assert next(steps) is None
+    assert fork.length == 0  # not yet
+    assert len(list(steps)) == 3  # keys and values of two layers
+    assert (fork.length, cache.length) == (len(rows), 7)
+    keys, values = append(fork, 2, 50)
+    expected = torch.tensor([*rows, 50.0, 51.0])
+    assert keys[0, :, 0].tolist() == expected.tolist()
+    assert values[0, :, 0].tolist() == (-expected).tolist()
+    assert fork.nbytes == fork.nbytes_per_token * 9  # never more than its limit
+    keys, _ = append(cache, 1, 7)
+    assert keys[0, :, 0].tolist() == [float(row) for row in range(8)]
+
+
+@pytest.mark.parametrize("where", [placement(8), placement(4, 2, 6), placement(6)])
+def test_a_fork_takes_no_rows_that_are_not_there_or_that_it_has_no_room_for(
+    where: Placement,
+) -> None:
+    cache = KVCache(0, 1)
+    append(cache, 7, 0)
+    with pytest.raises(SpanError):
+        list(KVCache(0, 1, limit=5).fork(cache, where))
 
 
 def test_rows_that_are_kept_move_together_in_all_layers() -> None:

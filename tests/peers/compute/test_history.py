@@ -37,6 +37,17 @@ def test_it_follows_the_cache_back_and_over_rows_that_move() -> None:
     assert history.rows(slice(1, 9))[:, 0].tolist() == [7, 8]
 
 
+def test_a_fork_holds_the_rows_that_are_kept() -> None:
+    history = History(100)
+    history.add(rows(*range(6)))
+    for where, numbers in ((placement(4, 3, 5), [0, 1, 3, 5]), (placement(3), [0, 1, 2])):
+        fork = History(50)
+        fork.fork(history, where)
+        fork.add(rows(9))
+        assert held(fork) == [*numbers, 9]
+    assert held(history) == [*range(6)]
+
+
 def test_it_grows_in_blocks_up_to_its_limit() -> None:
     limit = 5 * BLOCK_TOKENS + 7
     history = History(limit)

@@ -2,7 +2,8 @@
 only takes note."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -211,6 +212,33 @@ async def test_a_cancelled_job_leaves_the_queue_with_its_memory(
     after = await soon(scheduler.compute(Given(work(watched.span, 3))))
     assert after.output.shape[0] == 1
     assert watched.sizes == [1, 1]
+
+
+async def test_steps_are_taken_between_batches(
+    scheduler: Scheduler, watched: WatchedSpan, span: Span
+) -> None:
+    """What is computed beside them waits for one step, not for all."""
+    taken = threading.Event()
+
+    def steps() -> Iterator[None]:
+        while not scheduler.batches:
+            taken.set()
+            yield
+
+    taking = asyncio.create_task(scheduler.take_steps(steps()))
+    await eventually(taken.is_set)
+    assert await soon(scheduler.compute(Given(work(span, 1, 2)))) is not None
+    await soon(taking)
+
+
+async def test_a_step_that_fails_fails_alone(scheduler: Scheduler, span: Span) -> None:
+    def steps() -> Iterator[None]:
+        yield
+        raise MemoryError("no room for a copy")
+
+    with pytest.raises(MemoryError):
+        await soon(scheduler.take_steps(steps()))
+    assert await soon(scheduler.compute(Given(work(span, 1)))) is not None
 
 
 async def test_nobody_waits_for_a_scheduler_that_has_ended(watched: WatchedSpan) -> None:
