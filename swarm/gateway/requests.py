@@ -212,7 +212,6 @@ class ChatBody(Body):
     reasoning: Reasoning | None = None
     reasoning_effort: Effort | None = None
     _offered: list[Tool] = PrivateAttr(default_factory=list)
-    _default_tokens: int = PrivateAttr(CHAT_TOKENS)
 
     @property
     def schemas(self) -> list[dict[str, Any]]:
@@ -299,13 +298,8 @@ class ChatBody(Body):
 
     @property
     def new_tokens(self) -> tuple[int | None, int]:
-        return self.max_completion_tokens or self.max_tokens, self._default_tokens
-
-    def cut_to_context(self) -> None:
-        """Let the model's context cut the maximum, which some protocols demand of every request."""
-        if self.max_tokens is not None:
-            self._default_tokens = self.max_tokens
-            self.max_tokens = None
+        """No more than fit: many clients ask every model for 32,000 tokens."""
+        return None, self.max_completion_tokens or self.max_tokens or CHAT_TOKENS
 
     @property
     def num_logprobs(self) -> int | None:

@@ -127,7 +127,8 @@ class Service:
             )
             raise BadRequest(problem, "n")
         self._admission.check(body.texts)
-        request = Request.of({**body.options(0), "max_new_tokens": body.new_tokens[0] or 1})
+        requested, default = body.new_tokens
+        request = Request.of({**body.options(0), "max_new_tokens": requested or default})
         request.check_vocabulary(engine.models.checkpoint)
         return body.texts
 

@@ -52,9 +52,17 @@ CHATS = {
         "stream_options": {"include_usage": True},
         "thinking": {"type": "enabled"},
     },
+    "opencode": {
+        "tools": [TOOL],
+        "tool_choice": "auto",
+        "max_tokens": 32_000,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    },
     "Open WebUI": {"chat_id": "1", "session_id": "2", "options": {"num_ctx": 4096}},
     "OpenRouter": {"provider": {}, "usage": {"include": True}, "transforms": [], "reasoning": {}},
     "llama.cpp": {"cache_prompt": True, "keep_alive": "5m", "top_k": -1, "top_p": 0},
+    "vLLM, no limit but a minimum": {"max_tokens": None, "min_tokens": 2},
     "vLLM": {"ignore_eos": True, "min_tokens": 2, "guided_json": SUM, "stop_token_ids": [7]},
     "an answer sent back": {
         "messages": [

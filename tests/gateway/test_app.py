@@ -196,7 +196,7 @@ async def test_models_are_listed_and_found(served):
         ),
         (chat(top_p=2), 400, "top_p", None, "up to 1"),
         (chat(verify="lazy"), 400, "verify", None, "the rules are strict"),
-        (chat(max_tokens=5000), 400, None, "context_length_exceeded", "context ends at 1024"),
+        (chat("7 " * 2000), 400, None, "context_length_exceeded", "context ends at 1024"),
         (chat(stop=["x"] * 17), 400, "stop", None, "at most 16"),
         (chat(model="other"), 404, "model", "model_not_found", "not served here"),
         (chat(n=9), 400, "n", None, "at most 8"),

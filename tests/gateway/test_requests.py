@@ -113,7 +113,7 @@ def test_the_usual_fields_become_options():
         0.5,
         {5: -3.0},
     )
-    assert (options["window"], options["depth"], body.new_tokens[0]) == (4, 1, 9)
+    assert (options["window"], options["depth"], body.new_tokens) == (4, 1, (None, 9))
     assert read_chat().options(0)["seed"] is None
     assert read_chat(seed=-2).options(1)["seed"] == MAX_SEED  # any integer is a seed
 

@@ -107,7 +107,7 @@ async def test_comments_come_while_a_peer_is_replaced(demo):
 async def test_what_fails_at_once_has_a_status_of_its_own(served, monkeypatch):
     monkeypatch.setattr(sse, "OPEN_AFTER_S", 60.0)
     with pytest.raises(openai.BadRequestError) as told:
-        await served.openai.chat.completions.create(**(STREAM | {"max_tokens": 5000}))
+        await served.openai.chat.completions.create(**chat("7 " * 2000, stream=True))
     assert told.value.code == "context_length_exceeded"
 
 

@@ -48,9 +48,7 @@ class AnthropicMessages(Protocol):
         fields = read_object(data)
         if fields.get("max_tokens") is None:
             raise BadRequest("field required", "max_tokens")
-        body = validated(as_chat(fields), ChatBody, strict)
-        body.cut_to_context()
-        return body
+        return validated(as_chat(fields), ChatBody, strict)
 
     def reply(self, body: Body, terms: ReplyTerms) -> Reply:
         return AnthropicReply(body, terms)
