@@ -123,7 +123,7 @@ class Lifecycle:
         self._handler.take_up(scheduler, budget)
         self.offer.layers, self.offer.state = (span.first, span.last), "online"
         self.offer.tokens_per_second, self.offer.budget = speed, budget
-        self.offer.head = head is not None
+        self.offer.head_bytes = 0 if head is None else head.nbytes
         await self._tell()
         self._serving(span)
 
@@ -132,7 +132,7 @@ class Lifecycle:
         await self.close()
         self._span = self._computing = None
         self.offer.budget = CacheBudget(0)
-        self.offer.head = False
+        self.offer.head_bytes = 0
         _free_memory()
 
     async def _reconsider(self, selection: BlockSelection) -> None:

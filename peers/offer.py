@@ -52,14 +52,14 @@ class Offer:
     Attributes:
         tokens_per_second: of one session, as measured when the layers were loaded.
         budget: the cache of all sessions.
-        head: final norm and LM head are held as well.
+        head_bytes: of the final norm and LM head, if they are held as well; 0 without them.
     """
 
     layers: placement.Span
     state: PeerState = "joining"
     tokens_per_second: float = 0.0
     budget: CacheBudget = field(default_factory=lambda: CacheBudget(0))
-    head: bool = False
+    head_bytes: int = 0
 
     def record(
         self,
@@ -91,7 +91,7 @@ class Offer:
                 neighbours=neighbours,
                 free_cache_tokens=self.budget.free_tokens,
                 state=self.state,
-                software=__version__ + HEAD_TAG * self.head,
+                software=__version__ + HEAD_TAG * bool(self.head_bytes),
                 protocol=PROTOCOL_VERSION,
             )
         except ValidationError as error:
@@ -105,11 +105,12 @@ class Offer:
         """Return what the operator reads when ``span`` is served."""
         checkpoint, peer_id = facts.checkpoint, facts.identity.peer_id
         kept = f" in {checkpoint.bits}" if checkpoint.bits else ""
+        head = f", with the head of {in_words(self.head_bytes)}" if self.head_bytes else ""
         sentence = (
             f"serving layers {span.first}:{span.last} of {checkpoint.num_layers} of"
             f" {checkpoint.name} ({in_words(span.nbytes)}{kept}, {facts.device},"
             f" {dtype_name(facts.dtype)}, {self.tokens_per_second:.0f} tokens/s, cache for"
-            f" {self.budget.total_tokens} tokens{', with the head' * self.head})"
+            f" {self.budget.total_tokens} tokens{head})"
             f" at {' and '.join(addresses)} as {peer_id}"
         )
         told = {
@@ -118,7 +119,8 @@ class Offer:
             "fingerprint": checkpoint.fingerprint,
             "model_layers": checkpoint.num_layers,
             "layers": (span.first, span.last),
-            "head": self.head,
+            "head": bool(self.head_bytes),
+            "head_bytes": self.head_bytes,
             "weights_bytes": span.nbytes,
             "device": str(facts.device),
             "dtype": dtype_name(facts.dtype),

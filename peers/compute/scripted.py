@@ -143,6 +143,7 @@ class ScriptedHead:
     def __init__(
         self, script: Script, rows: torch.Tensor, sleep: Callable[[float], None] = time.sleep
     ) -> None:
+        self.nbytes = rows.nbytes
         self._script = script
         self._dtype = rows.dtype
         self._tokens = {_key(rows[token]): token for token in set(script.tokens)}

@@ -14,6 +14,7 @@ from swarm.model.kernels.rounded_head import RoundedHead
 from swarm.model.kernels.rounding import MOST_FACTOR, TERMS
 from swarm.model.lm_head import Finish, LmHeadStandIn, stand_in_for
 from swarm.model.partial import build
+from swarm.model.quantization import weight_bytes
 from swarm.model.wrapping import text_of
 
 HOLDS_WITHIN = 1e-5  # of the largest logit: float32's sums of thousands of products
@@ -27,6 +28,7 @@ class Head:
     So everything that a model does behind its layers is done. Use it from one thread at a time.
 
     Attributes:
+        nbytes: the memory of its weights, as they were loaded.
         rounded: an int8 copy of the LM head; None before `round` has made one.
     """
 
@@ -38,6 +40,7 @@ class Head:
         replace_layers(model, parts.decoder, parts.layers, self._layers)
         self._masked = parts.masked
         self._width = int(text_of(model.config).hidden_size)
+        self.nbytes = weight_bytes(model)
         parameter = next(model.parameters())
         self.dtype: torch.dtype = parameter.dtype
         self.device: torch.device = parameter.device

@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from peers.compute.cache_budget import CacheBudget
+from peers.compute.memory import in_words
 from peers.offer import Offer, PeerFacts
 from swarm.errors import ConfigError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.head import Head
 from swarm.model.span import Span
 from swarm.network.dht.records import neighbour_key
 
@@ -51,3 +53,15 @@ def test_the_operator_reads_what_is_served_and_where(facts: PeerFacts, tiny: Che
     assert event.facts["layers"] == (1, 3)
     assert event.facts["weights_bytes"] == span.nbytes
     assert event.facts["addresses"] == ADDRESSES
+    assert (event.facts["head"], event.facts["head_bytes"]) == (False, 0)
+
+
+def test_the_memory_of_the_head_is_told_beside_that_of_the_layers(
+    facts: PeerFacts, tiny: Checkpoint
+) -> None:
+    head = Head.load(tiny)
+    assert head.nbytes == pytest.approx(tiny.vocab_size * tiny.hidden_size * 4, rel=0.05)
+    offer = Offer((3, 4), "online", 12.5, CacheBudget(100), head.nbytes)
+    event = offer.describe(facts, Span.load(tiny, 3, 4), ADDRESSES)
+    assert f"tokens, with the head of {in_words(head.nbytes)})" in event.sentence
+    assert (event.facts["head"], event.facts["head_bytes"]) == (True, head.nbytes)
