@@ -12,6 +12,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from helpers.browser import DESKTOP, PHONE, chromium, needs_browser, tab_to, violations, visitor
+from swarm.client.status import ModelStatus, PeerStatus
 from swarm.gateway.pages import add_pages
 from swarm.gateway.speedometer import Speedometer
 from swarm.gateway.watch import Watch
@@ -19,6 +20,18 @@ from swarm.gateway.watch import Watch
 pytestmark = needs_browser
 
 COMPLETIONS = "**/v1/chat/completions"
+PEER = PeerStatus(
+    peer_id="12D3KooWabcdefgh",
+    layers=(0, 4),
+    dtype="bfloat16",
+    tokens_per_second=1234.5,
+    free_cache_tokens=123_456,
+    state="unreachable",
+    software="swarm/0.10.12",
+    rtt_ms=1234.5,
+    path="direct",
+    head=True,
+)
 MARKDOWN = """# Languages
 
 Some **bold**, some *italic*, `code`, a
@@ -89,6 +102,10 @@ a | b
 --|--
 1 | 2
 
+words
+|x|y|
+|-|-|: no table
+
 > q
 lazy
 >> deeper
@@ -151,6 +168,7 @@ GROW = """async ([text, step]) => {
   }
   growing.finish();
   drawMarkdown(whole, text);
+  for (const each of [grown, whole]) each.normalize();
   const same = grown.isEqualNode(whole);
   return { same, read, kept, grown: grown.outerHTML, whole: whole.outerHTML };
 }"""
@@ -205,8 +223,8 @@ def events_of(answer: str) -> str:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site() -> AsyncIterator[Site]:
-    async def look() -> list[Any]:
-        return []
+    async def look() -> list[ModelStatus]:
+        return [ModelStatus("scripted", "f" * 32, 4, (PEER,), ())]
 
     async def models(_: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": "scripted"}]})
@@ -302,6 +320,13 @@ async def test_what_has_settled_is_neither_read_nor_drawn_again(site: Site) -> N
         drawn = await page.evaluate(GROW, [text, 20])
         assert drawn["kept"]
         assert drawn["read"] < 8 * len(text)
+
+
+async def test_quotes_within_quotes_are_bounded(site: Site) -> None:
+    async with site.page("> " * 500 + "deep") as page:
+        await ask(page, "Quote.", 1)
+        assert await page.locator(".assistant blockquote").count() == 12
+        assert (await shown(page))[1].endswith("> > deep")
 
 
 async def test_a_selection_survives_while_a_block_grows(site: Site) -> None:
@@ -525,3 +550,7 @@ async def test_answers_fit_a_phone(site: Site) -> None:
         assert await violations(page) == []
         await page.keyboard.press("Escape")
         assert not await page.locator("#list [data-act=open]").is_visible()
+        await page.goto("/swarm")
+        await page.locator(".peers tbody tr").first.wait_for()
+        wide = await page.evaluate("document.documentElement.scrollWidth")
+        assert wide == PHONE["width"]

@@ -112,13 +112,16 @@ function blocksOf(text, links) {
   }
 }
 
-/** Return the index of the last block whose first line is complete. The blocks before it can no longer change. */
+/** Return the index of the last block that has surely begun. The blocks before it can no longer change. */
 function lastBegun(blocks, text) {
   let begins = blocks.reduce((sum, { raw }) => sum + raw.length, 0);
   if (begins !== text.length) return 0;
   for (let at = blocks.length - 1; at > 0; at -= 1) {
     begins -= blocks[at].raw.length;
-    if (blocks[at].type !== "space" && text.indexOf("\n", begins) >= 0) return at;
+    const { type } = blocks[at];
+    const firstLine = text.indexOf("\n", begins);
+    const complete = type === "table" ? text.indexOf("\n", firstLine + 1) : firstLine; // a table begins with two lines
+    if (type !== "space" && complete >= 0 && firstLine >= 0) return at;
   }
   return 0;
 }

@@ -61,7 +61,7 @@ function showLoop(loop) {
   ]);
   rows.push(["Links between them, and all else", NONE, NONE, ms(loop.links_ms)], ["The whole loop", NONE, NONE, ms(loop.loop_ms)]);
   const legend = legendOf([["compute", "computes"], ["queue", "waits for other sessions"], ["links", "links"]]);
-  byId("loop").replaceChildren(bar, legend, table("A loop", ["Hop", "Computes, ms", "Waits, ms", "Together, ms"], rows));
+  byId("loop").replaceChildren(bar, legend, table("A loop, in ms", ["Hop, in ms", "Computes", "Waits", "Together"], rows));
 }
 
 function timeBar(parts) {
