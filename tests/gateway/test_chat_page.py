@@ -117,11 +117,6 @@ lazy
 ```js
 ~~~
 ```
-[ref], [ref][] and [text][ref] come before
-
-[ref]: https://example.org/long "title"
-[ref]: https://example.org/other
-
 - a
 
 - b
@@ -142,6 +137,13 @@ y \\]
 ###### deep
 * * *
 _a_ **b *c* d** ~~e~~ ``f`g`` \\* [unfinished](https://example.org"""
+LINKS = """# One
+[ref], [ref][] and [text][ref] come before
+
+[ref]: https://example.org/long "title"
+[ref]: https://example.org/other
+
+and [ref] again"""
 # Kinds of text for which Markdown's usual readers take quadratic time, or run out of stack.
 HEAVY = [">" * 9000, "1. " * 3000, "[" * 9000, "_a_" * 3000, "a@" * 4000, "\\[\n" * 3000]
 HEAVY += ["- item\n" * 2000, "```\n" + "code\n" * 4000, "word " * 3000]
@@ -306,7 +308,7 @@ async def test_html_of_a_model_is_text_and_links_lead_to_the_web_or_nowhere(site
 
 async def test_text_that_grows_is_drawn_as_if_it_had_come_at_once(site: Site) -> None:
     async with site.page() as page:
-        for text, steps in ((MARKDOWN, (1, 5)), (TRICKY, (1, 3)), (HOSTILE, (1,))):
+        for text, steps in ((MARKDOWN, (1, 5)), (TRICKY, (1, 3)), (LINKS, (1,)), (HOSTILE, (1,))):
             for step in steps:
                 drawn = await page.evaluate(GROW, [text, step])
                 assert drawn["same"], (drawn["grown"], drawn["whole"])
@@ -468,8 +470,9 @@ async def test_a_tab_catches_up_with_what_another_one_wrote(site: Site) -> None:
 
 async def test_a_conversation_that_is_deleted_while_it_is_written_stays_deleted(site: Site) -> None:
     async with site.page() as page:
+        await ask(page, "first", 1)
         await page.route(COMPLETIONS, lambda _: None)  # it never answers
-        await page.get_by_role("textbox", name="Message").fill("first")
+        await page.get_by_role("textbox", name="Message").fill("second")
         await page.keyboard.press("Enter")
         await page.get_by_role("button", name="Delete", exact=True).click()
         await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
