@@ -182,20 +182,25 @@ TABLE: list[tuple[SwarmError, str, int, int, str | None]] = [
     ),
     (
         MissingLayers("m", ((0, 8),), 8, 0),
-        "no peer serves m; start one with `swarm-peer join m --layers 0:8`",
+        "no peer serves m; start one with `swarm-peer join MODEL --layers 0:8`",
+        *(4, 503, "missing_layers"),
+    ),
+    (
+        MissingLayers("org/m", ((0, 8),), 8, 0),
+        "no peer serves org/m; start one with `swarm-peer join org/m --layers 0:8`",
         *(4, 503, "missing_layers"),
     ),
     (
         MissingLayers("m", ((7, 8),), 8, 3, head=True),
         "no peer that answers serves the last layer of m and holds its LM head, which this client"
-        " lacks; start one with `swarm-peer join m --layers 7:8 --head`, or have the client hold"
+        " lacks; start one with `swarm-peer join MODEL --layers 7:8 --head`, or have the client hold"
         " the head itself (--head local)",
         *(4, 503, "missing_layers"),
     ),
     (
         MissingLayers("m", ((0, 2), (5, 6)), 8, 3),
         "nobody serves layers 0:2, 5:6 of m (it has 8; 3 peers answer); start a peer with"
-        " `swarm-peer join m --layers 0:2`",
+        " `swarm-peer join MODEL --layers 0:2`",
         *(4, 503, "missing_layers"),
     ),
     (

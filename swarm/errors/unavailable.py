@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from swarm.wire.faults import FaultCode
 
 
+def _argument(model: str) -> str:
+    """Return how a command names a model: the name of a folder or a file is not where it lies."""
+    return model if "/" in model or model.startswith("demo-") else "MODEL"
+
+
 @dataclass(eq=False)
 class MissingLayers(SwarmUnavailable):
     """No chain of the known peers covers the model.
@@ -34,23 +39,24 @@ class MissingLayers(SwarmUnavailable):
 
     def __str__(self) -> str:
         last = self.model_layers - 1, self.model_layers
+        given = _argument(self.model)
         if self.head and self.gaps == (last,):
             return (
                 f"no peer that answers serves the last layer of {self.model} and holds its LM head,"
-                f" which this client lacks; start one with `swarm-peer join {self.model} --layers"
+                f" which this client lacks; start one with `swarm-peer join {given} --layers"
                 f" {last[0]}:{last[1]} --head`, or have the client hold the head itself"
                 " (--head local)"
             )
         if not self.peers and self.gaps == ((0, self.model_layers),):
             return (
-                f"no peer serves {self.model}; start one with `swarm-peer join {self.model}"
+                f"no peer serves {self.model}; start one with `swarm-peer join {given}"
                 f" --layers 0:{self.model_layers}`"
             )
         spans = [f"{first}:{last}" for first, last in self.gaps]
         answering = "1 peer answers" if self.peers == 1 else f"{self.peers} peers answer"
         return (
             f"nobody serves layers {', '.join(spans)} of {self.model} (it has {self.model_layers}; "
-            f"{answering}); start a peer with `swarm-peer join {self.model} --layers {spans[0]}`"
+            f"{answering}); start a peer with `swarm-peer join {given} --layers {spans[0]}`"
         )
 
 
