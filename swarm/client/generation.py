@@ -174,9 +174,8 @@ class GenerationStream:
         if constraint is None:
             return None
         ends = self._request.stop_ids(self._models.checkpoint)
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads.judging, self._models.grammars.mask, constraint, ends
-        )
+        # not in a thread that other texts need: it may take seconds
+        return await asyncio.to_thread(self._models.grammars.mask, constraint, ends)
 
     async def _leave(self, session: ChainSession, held: ResumePoint | None) -> None:
         """The other half of `_begin`."""

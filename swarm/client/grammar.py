@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from swarm.client.json_schema import narrow
 from swarm.client.outline_mask import ANSWER, AnswerMask, OutlineMask
+from swarm.client.schema_limits import prepare
 from swarm.client.token_texts import TokenTexts
 from swarm.decoding.constraint import Constraint
 from swarm.decoding.drafting.prefix import common_prefix
@@ -183,7 +184,7 @@ class Grammars:
         if matcher.is_error():
             why = _in_one_line(matcher.get_error())
             raise RequestError(
-                constraint.kind, constraint.text[:50], f"one that can be compiled ({why})"
+                constraint.name, constraint.text[:50], f"one that can be compiled ({why})"
             )
         return matcher
 
@@ -219,7 +220,7 @@ def _grammar(constraint: Constraint) -> str:
     """Return a constraint as a grammar of llguidance."""
     matcher = llguidance.LLMatcher
     if constraint.kind == "json_schema":
-        grammar = _grammar_of_schema(constraint.text)
+        grammar = _grammar_of_schema(constraint)
     elif constraint.kind == "regex":
         grammar = matcher.grammar_from_regex(constraint.text)
     elif constraint.kind == "choice":
@@ -230,19 +231,28 @@ def _grammar(constraint: Constraint) -> str:
     return grammar
 
 
-def _grammar_of_schema(text: str) -> str:
-    """Return the grammar of JSON that a schema allows. Raise `RequestError` for too deep a one."""
+def _grammar_of_schema(constraint: Constraint) -> str:
+    """Return the grammar of JSON that a schema allows.
+
+    Raise `RequestError` for too deep a schema, or one that would take long to compile.
+    """
     try:
-        schema = json.loads(text)
+        schema = json.loads(constraint.text)
+        schema = {} if schema is True else schema
+        prepare(schema)
         narrow(schema)
-        has_layout = isinstance(schema, dict) and LAYOUT_KEY in schema
-        options = None if has_layout else {"whitespace_pattern": SPACES}
-        grammar: str = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), options)
-    except (RecursionError, ValueError) as error:
+        options = None if LAYOUT_KEY in schema else {"whitespace_pattern": SPACES}
+        # Alternatives of which one alone may hold nearly always exclude each other by themselves.
+        coerced = {"coerce_one_of": True}
+        made = json.dumps(schema)
+        grammar: str = llguidance.LLMatcher.grammar_from_json_schema(made, options, coerced)
+    except (RecursionError, TypeError, ValueError) as error:
         allowed = f"one that can be read ({_in_one_line(str(error))})"
-        raise RequestError("json_schema", text[:50], allowed) from None
+        raise RequestError(constraint.name, constraint.text[:50], allowed) from None
     return grammar
 
 
 def _in_one_line(error: str) -> str:
-    return " ".join(error.split())[:MAX_REASON_CHARS]
+    """Return the reason of an error, without the state of the parser that may follow it."""
+    reason = error.partition("<state>")[0]
+    return " ".join(reason.split())[:MAX_REASON_CHARS]

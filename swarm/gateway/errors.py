@@ -177,7 +177,7 @@ def error_reply(error: BaseException) -> ErrorReply:
         return ErrorReply(
             500, "the gateway failed; its log says more", "server_error", LocalError.api_code
         )
-    message = " ".join(str(error).split())[:MAX_MESSAGE_CHARS]
+    message = _in_one_line(str(error))[:MAX_MESSAGE_CHARS]
     status, code, retry_after_s = error.http_status, error.api_code, None
     match error:
         case BadRequest():
@@ -187,10 +187,15 @@ def error_reply(error: BaseException) -> ErrorReply:
         case SwarmUnavailable() | NetworkUnreachable():
             retry_after_s = REPAIR_S
     if isinstance(error, SwarmIncomplete):
-        happened = " ".join(error.problem.split())[:MAX_PROBLEM_CHARS]
+        happened = _in_one_line(error.problem)[:MAX_PROBLEM_CHARS]
         message = f"{happened}; {AGAIN}"
     kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return ErrorReply(status, message, kind, code, _param(error), retry_after_s)
+
+
+def _in_one_line(text: str) -> str:
+    """Return a text, which may quote the request, without line ends and control characters."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
 
 
 def _param(error: SwarmError) -> str | None:

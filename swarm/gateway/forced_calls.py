@@ -80,12 +80,13 @@ def calls_schema(
     if as_list:
         schema = {"type": "array", "items": schema, "minItems": 1}
     held = {name: each for name, each in definitions.items() if each}
-    return Constraint("json_schema", json.dumps({**schema, **held, LAYOUT_KEY: LAYOUT}))
+    return Constraint("json_schema", json.dumps({**schema, **held, LAYOUT_KEY: LAYOUT}), "tools")
 
 
 def arguments_schema(function: Mapping[str, Any]) -> Constraint:
     """Return the constraint of the arguments of a function."""
-    return Constraint("json_schema", json.dumps({**function["parameters"], LAYOUT_KEY: LAYOUT}))
+    schema = {**function["parameters"], LAYOUT_KEY: LAYOUT}
+    return Constraint("json_schema", json.dumps(schema), "tools")
 
 
 def _call(function: Mapping[str, Any], key: str, definitions: dict[str, Schema]) -> Schema:

@@ -9,6 +9,7 @@ from swarm.decoding.constraint import Constraint, json_object
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.values import Part
 
+FORMAT, STRUCTURED = "response_format", "structured_outputs"
 # Of vLLM's interface; ``structured_outputs`` holds the same without the prefix.
 GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
@@ -40,7 +41,7 @@ class ResponseFormat(Part):
         if self.type == "text":
             return None
         schema = self.json_schema.schema_ if self.json_schema else self.schema_
-        return json_object() if schema is None else _schema(schema)
+        return json_object(FORMAT) if schema is None else _schema(schema, FORMAT)
 
 
 class StructuredOutputs(Part):
@@ -56,15 +57,15 @@ class StructuredOutputs(Part):
     def constraints(self) -> list[Constraint]:
         found = []
         if self.json_ is not None:
-            found.append(_schema(self.json_))
+            found.append(_schema(self.json_, f"{STRUCTURED}.json"))
         if self.json_object:
-            found.append(json_object())
+            found.append(json_object(STRUCTURED))
         if self.regex is not None:
-            found.append(Constraint("regex", self.regex))
+            found.append(Constraint("regex", self.regex, f"{STRUCTURED}.regex"))
         if self.choice is not None:
-            found.append(Constraint("choice", json.dumps(self.choice)))
+            found.append(Constraint("choice", json.dumps(self.choice), f"{STRUCTURED}.choice"))
         if self.grammar is not None:
-            found.append(Constraint("grammar", self.grammar))
+            found.append(Constraint("grammar", self.grammar, f"{STRUCTURED}.grammar"))
         return found
 
 
@@ -105,6 +106,6 @@ def constraint_of(
     return found[0] if found else None
 
 
-def _schema(schema: dict[str, JsonValue] | str) -> Constraint:
+def _schema(schema: dict[str, JsonValue] | str, field: str) -> Constraint:
     text = schema if isinstance(schema, str) else json.dumps(schema)
-    return Constraint("json_schema", text)
+    return Constraint("json_schema", text, field)

@@ -1,24 +1,22 @@
-"""The bodies of requests: parsed, bounded, and turned into options of the SDK.
+"""The bodies of requests, bounded, and turned into options of the SDK.
 
 What becomes of fields that are not part of the interface: `swarm.gateway.unknown`.
 """
 
 import json
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
     PrivateAttr,
-    ValidationError,
     model_validator,
 )
 
 from swarm.decoding.constraint import Constraint
 from swarm.decoding.sampling import MAX_SEED
 from swarm.decoding.shaping import MAX_BIASES
-from swarm.gateway.bounded_json import read_object
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.formats import (
     GUIDED,
@@ -46,7 +44,7 @@ from swarm.gateway.tools import (
     ToolChoice,
     offered,
 )
-from swarm.gateway.unknown import MAX_NAMES, Known, settle
+from swarm.gateway.unknown import MAX_NAMES, Known
 from swarm.gateway.values import (
     NewTokens,
     Part,
@@ -62,10 +60,8 @@ from swarm.gateway.values import (
 )
 from swarm.request import MAX_LOGPROBS, MAX_STOP_TOKENS, Depth, Options, WindowSize
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_CHOICES = 16  # texts that one request may ask for
 MAX_MESSAGES = 2048
-MAX_PARAM_CHARS = 100  # of the name of a field, which may be any string
 TEXT_TOKENS = 16  # new tokens of a completion by default, as in OpenAI's API
 CHAT_TOKENS = 4096  # likewise of a chat, if they fit; each reserves cache on all peers
 
@@ -355,39 +351,3 @@ class TextBody(Body):
     @property
     def num_logprobs(self) -> int | None:
         return self.logprobs
-
-
-B = TypeVar("B", bound=Body)
-
-
-def read(body: bytes, kind: type[B], strict: bool = False) -> B:
-    """Parse a body.
-
-    Raise `BadRequest`, which names the field, for anything that is not a body of this kind.
-
-    Args:
-        strict: refuse unknown fields, which are ignored otherwise.
-    """
-    return validated(read_object(body.removeprefix(BYTE_ORDER_MARK)), kind, strict)
-
-
-def validated(fields: dict[str, Any], kind: type[B], strict: bool = False) -> B:
-    """Return the body with these fields. Arguments and errors are those of `read`."""
-    ignored = settle(fields, kind.known(), strict)
-    try:
-        asked = kind.model_validate(fields)
-    except ValidationError as error:
-        raise _first(error) from None
-    asked.ignore(*ignored)
-    return asked
-
-
-def _first(error: ValidationError) -> BadRequest:
-    """Return the first error, as one sentence."""
-    wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = "".join(
-        f"[{step}]" if isinstance(step, int) else f".{step}" for step in wrong["loc"]
-    ).lstrip(".")
-    where = where[:MAX_PARAM_CHARS]
-    problem = wrong["msg"].removeprefix("Value error, ")
-    return BadRequest(problem[:1].lower() + problem[1:], where or None)

@@ -90,10 +90,11 @@ def read_choice(value: object) -> object:
 def _allowed(value: dict[str, Any]) -> ToolChoice:
     inner = value.get("allowed_tools", value)
     tools = inner.get("tools") if isinstance(inner, dict) else None
-    if not isinstance(tools, list) or inner.get("mode", "auto") not in MODES:
+    mode = inner.get("mode", "auto") if isinstance(inner, dict) else None
+    if not isinstance(tools, list) or not isinstance(mode, str) or mode not in MODES:
         raise ValueError("allowed_tools has to have a mode and a list of tools")
     names = frozenset(_name(tool) for tool in tools if isinstance(tool, dict))
-    return ToolChoice(MODES[inner.get("mode", "auto")], allowed=names)
+    return ToolChoice(MODES[mode], allowed=names)
 
 
 def _name(value: dict[str, Any]) -> str:

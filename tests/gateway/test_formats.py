@@ -6,7 +6,8 @@ import pytest
 
 from swarm.decoding.constraint import ANY_OBJECT, Constraint
 from swarm.gateway.errors import BadRequest
-from swarm.gateway.requests import ChatBody, read
+from swarm.gateway.requests import ChatBody
+from swarm.gateway.validation import read
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 OF_SCHEMA = Constraint("json_schema", json.dumps(SCHEMA))

@@ -6,7 +6,8 @@ import pytest
 
 from helpers.gateway_in_process import chat
 from swarm.gateway.errors import BadRequest
-from swarm.gateway.requests import ChatBody, read
+from swarm.gateway.requests import ChatBody
+from swarm.gateway.validation import read
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
 

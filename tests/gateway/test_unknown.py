@@ -6,8 +6,9 @@ import pytest
 
 from helpers.gateway_in_process import chat, gateway_over
 from swarm.gateway.errors import BadRequest
-from swarm.gateway.requests import ChatBody, read
+from swarm.gateway.requests import ChatBody
 from swarm.gateway.unknown import HEADER, MAX_NAME_CHARS, MAX_NAMES, as_header
+from swarm.gateway.validation import read
 
 OF_OTHERS = {
     "chat_id": "1",

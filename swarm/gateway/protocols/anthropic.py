@@ -7,14 +7,16 @@ from typing import Any
 from swarm.client.chat_template import ChatPrompt
 from swarm.dialogue.answer import joined
 from swarm.dialogue.events import CallArguments, CallBegun, Event, Reasoning, Text
+from swarm.errors import PromptTooLong
 from swarm.gateway.bounded_json import read_object
 from swarm.gateway.errors import BadRequest, ErrorReply
 from swarm.gateway.protocols.anthropic_fields import as_chat
 from swarm.gateway.protocols.deltas import object_of
 from swarm.gateway.protocols.protocol import Answer, Protocol, Reply, ReplyTerms
-from swarm.gateway.requests import Body, ChatBody, validated
+from swarm.gateway.requests import Body, ChatBody
 from swarm.gateway.service import EndEvent, TokenEvent
 from swarm.gateway.sse import Frame, ServerEvent
+from swarm.gateway.validation import validated
 from swarm.outputs import Generation
 
 PING = ServerEvent({"type": "ping"}, "ping")
@@ -37,7 +39,9 @@ def error_body(error: ErrorReply) -> Fields:
     kind = ERROR_TYPES.get(error.status, "api_error")
     if kind == "api_error" and error.status < 500:
         kind = "invalid_request_error"
-    message = f"{error.param}: {error.message}" if error.param else error.message
+    message = error.message
+    if error.code == PromptTooLong.api_code:  # agents know by these words that they have to compact
+        message = f"prompt is too long: {message}"
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
@@ -48,7 +52,8 @@ class AnthropicMessages(Protocol):
         fields = read_object(data)
         if fields.get("max_tokens") is None:
             raise BadRequest("field required", "max_tokens")
-        return validated(as_chat(fields), ChatBody, strict)
+        chat, renames = as_chat(fields)
+        return validated(chat, ChatBody, strict, renames)
 
     def reply(self, body: Body, terms: ReplyTerms) -> Reply:
         return AnthropicReply(body, terms)
@@ -56,7 +61,8 @@ class AnthropicMessages(Protocol):
 
 def read_counted(data: bytes, strict: bool) -> Body:
     """Read the body of ``POST /v1/messages/count_tokens``; see `Protocol.read`."""
-    return validated(as_chat(read_object(data)), ChatBody, strict)
+    chat, renames = as_chat(read_object(data))
+    return validated(chat, ChatBody, strict, renames)
 
 
 class AnthropicReply(Reply):

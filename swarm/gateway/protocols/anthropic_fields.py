@@ -5,15 +5,25 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from swarm.gateway.errors import BadRequest
+from swarm.gateway.field_names import Renames, of_messages
 
 Fields = dict[str, Any]
 
 RENAMED = {"stop_sequences": "stop"}
+NAMES: Renames = (
+    ("stop", "stop_sequences"),
+    (r"tools\[(\d+)\]\.function\.parameters", r"tools[\1].input_schema"),
+    (r"tools\[(\d+)\]\.function", r"tools[\1]"),
+    ("reasoning_effort", "output_config.effort"),
+    (r"response_format(?:\.json_schema)?", "output_config.format"),
+)
 SKIPPED_BLOCKS = frozenset({"redacted_thinking"})
 
 
-def as_chat(fields: Mapping[str, Any]) -> Fields:
+def as_chat(fields: Mapping[str, Any]) -> tuple[Fields, Renames]:
     """Return the fields of a chat of OpenAI's that asks for the same; unknown ones stay.
+
+    The second value is how errors name the fields.
 
     Raise `BadRequest` for what no chat here can hold, such as images.
     """
@@ -22,13 +32,16 @@ def as_chat(fields: Mapping[str, Any]) -> Fields:
         if theirs in chat:
             chat[ours] = chat.pop(theirs)
     messages: list[Any] = []
+    origins = []
     if system := _text(fields.get("system"), "system"):
         messages.append({"role": "system", "content": system})
+        origins.append("system")
     given = fields.get("messages")
     for index, message in enumerate(given if isinstance(given, list) else []):
         if not isinstance(message, dict):
             raise BadRequest("a message has to be an object", f"messages[{index}]")
         messages += _messages(message, f"messages[{index}]")
+        origins += [f"messages[{index}]"] * (len(messages) - len(origins))
     if messages and messages[-1].get("role") == "assistant":
         messages[-1]["prefix"] = True  # the answer goes on from there
     chat["messages"] = messages
@@ -43,7 +56,7 @@ def as_chat(fields: Mapping[str, Any]) -> Fields:
         chat["reasoning_effort"] = effort
         if isinstance(schema := output.get("format"), dict):
             chat["response_format"] = _format(schema)
-    return chat
+    return chat, [*of_messages(origins), *NAMES]
 
 
 def _messages(message: Fields, where: str) -> Iterator[Fields]:
@@ -71,7 +84,7 @@ def _messages(message: Fields, where: str) -> Iterator[Fields]:
                 "tool_call_id": block.get("tool_use_id"),
                 "content": _text(block.get("content"), f"{at}.content"),
             }
-        elif kind not in SKIPPED_BLOCKS:
+        elif not isinstance(kind, str) or kind not in SKIPPED_BLOCKS:
             raise BadRequest("only text, thoughts, calls and their results can be read", at)
     made["content"] = "\n".join(texts)
     if thoughts:

@@ -10,12 +10,14 @@ from swarm.dialogue.answer import joined
 from swarm.dialogue.events import CallArguments, CallBegun, Event, Reasoning, Text
 from swarm.gateway.bounded_json import read_object
 from swarm.gateway.errors import ErrorReply
+from swarm.gateway.field_names import of_messages
 from swarm.gateway.protocols.deltas import object_of
-from swarm.gateway.protocols.ollama_fields import as_chat, as_generation
+from swarm.gateway.protocols.ollama_fields import NAMES, as_chat, as_generation
 from swarm.gateway.protocols.protocol import Answer, Protocol, Reply, ReplyTerms
-from swarm.gateway.requests import Body, ChatBody, TextBody, validated
+from swarm.gateway.requests import Body, ChatBody, TextBody
 from swarm.gateway.service import EndEvent, TokenEvent
 from swarm.gateway.sse import Frame, as_json
+from swarm.gateway.validation import validated
 from swarm.outputs import Generation
 
 LINES = "application/x-ndjson"
@@ -25,7 +27,7 @@ Fields = dict[str, Any]
 
 def error_body(error: ErrorReply) -> Fields:
     """Return an error in Ollama's envelope."""
-    return {"error": f"{error.param}: {error.message}" if error.param else error.message}
+    return {"error": error.message}
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class OllamaChat(Protocol):
 
     def read(self, data: bytes, strict: bool) -> Body:
         chat, ignored = as_chat(read_object(data))
-        body = validated(chat, ChatBody, strict)
+        body = validated(chat, ChatBody, strict, NAMES)
         body.ignore(*ignored)
         return body
 
@@ -58,9 +60,10 @@ class OllamaGenerate(Protocol):
         fields, ignored = as_generation(read_object(data))
         body: Body
         if "prompt" in fields:
-            body = validated(fields, TextBody, strict)
+            body = validated(fields, TextBody, strict, NAMES)
         else:
-            body = validated(fields, ChatBody, strict)
+            origins = ("system", "prompt")[-len(fields["messages"]) :]
+            body = validated(fields, ChatBody, strict, [*of_messages(origins), *NAMES])
         body.ignore(*ignored)
         return body
 

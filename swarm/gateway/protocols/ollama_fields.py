@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swarm.gateway.errors import BadRequest
+from swarm.gateway.field_names import Renames
 
 Fields = dict[str, Any]
 
@@ -16,6 +17,12 @@ OPTIONS = {
     "num_predict": "max_tokens",
     "repeat_penalty": "repetition_penalty",
 }
+
+NAMES: Renames = (
+    *((ours, f"options.{theirs}") for theirs, ours in OPTIONS.items()),
+    (r"response_format(?:\.json_schema)?", "format"),
+    ("reasoning_effort|enable_thinking", "think"),
+)
 
 
 def model_of(fields: Mapping[str, Any]) -> object:

@@ -20,9 +20,10 @@ from swarm.gateway.protocols.deltas import (
 )
 from swarm.gateway.protocols.logprobs import Spell, chat_logprobs, text_logprobs
 from swarm.gateway.protocols.protocol import Answer, Protocol, Reply, ReplyTerms
-from swarm.gateway.requests import Body, ChatBody, TextBody, read
+from swarm.gateway.requests import Body, ChatBody, TextBody
 from swarm.gateway.service import EndEvent, TokenEvent
 from swarm.gateway.sse import DONE, Frame, ServerEvent
+from swarm.gateway.validation import read
 from swarm.outputs import Generation, Piece, RouteStop, Stats
 
 Fields = dict[str, Any]

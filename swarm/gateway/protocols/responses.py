@@ -12,9 +12,10 @@ from swarm.gateway.errors import ErrorReply
 from swarm.gateway.protocols.deltas import new_call_id
 from swarm.gateway.protocols.protocol import Answer, Protocol, Reply, ReplyTerms
 from swarm.gateway.protocols.responses_fields import as_chat
-from swarm.gateway.requests import Body, ChatBody, validated
+from swarm.gateway.requests import Body, ChatBody
 from swarm.gateway.service import EndEvent, TokenEvent
 from swarm.gateway.sse import Frame, ServerEvent
+from swarm.gateway.validation import validated
 from swarm.outputs import Generation
 
 Fields = dict[str, Any]
@@ -42,8 +43,8 @@ class OpenAiResponses(Protocol):
 
     def read(self, data: bytes, strict: bool) -> Body:
         fields = read_object(data)
-        chat, skipped = as_chat(fields)
-        body = validated(chat, ChatBody, strict)
+        chat, skipped, renames = as_chat(fields)
+        body = validated(chat, ChatBody, strict, renames)
         body.ignore(*skipped)
         self._fields = {
             name: fields[name] if fields.get(name) is not None else default

@@ -4,18 +4,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from swarm.gateway.errors import BadRequest
+from swarm.gateway.field_names import Renames, of_messages
 
 Fields = dict[str, Any]
 
 RENAMED = {"max_output_tokens": "max_tokens"}
+NAMES: Renames = (
+    *((ours, theirs) for theirs, ours in RENAMED.items()),
+    (r"tools\[(\d+)\]\.function", r"tools[\1]"),
+    (r"response_format(?:\.json_schema)?", "text.format"),
+    ("verbosity", "text.verbosity"),
+)
 # Nothing is stored: these refer to what other requests left, or ask for an answer later on.
 STATEFUL = ("previous_response_id", "conversation", "background", "prompt")
 # of no effect: nothing is stored, no tools run here, and thoughts are told in full
 WITHOUT_EFFECT = ("include", "truncation", "max_tool_calls", "stream_options")
 
 
-def as_chat(fields: Mapping[str, Any]) -> tuple[Fields, list[str]]:
+def as_chat(fields: Mapping[str, Any]) -> tuple[Fields, list[str], Renames]:
     """Return the fields of a chat that asks for the same, and the names of skipped items.
+
+    The third value is how errors name the fields.
 
     Raise `BadRequest` for what no chat here can hold, such as earlier responses.
     """
@@ -32,25 +41,30 @@ def as_chat(fields: Mapping[str, Any]) -> tuple[Fields, list[str]]:
         if theirs in chat:
             chat[ours] = chat.pop(theirs)
     messages: list[Any] = []
+    origins = []
     if instructions := fields.get("instructions"):
         messages.append({"role": "system", "content": instructions})
+        origins.append("instructions")
     items, skipped = _items(fields.get("input"))
-    chat["messages"] = [*messages, *_messages(items)]
+    for index, message in _messages(items):
+        messages.append(message)
+        origins.append(f"input[{index}]")
+    chat["messages"] = messages
     if isinstance(tools := chat.get("tools"), list):
         chat["tools"] = [_tool(tool) for tool in tools]
     if chat.pop("top_logprobs", None):
         raise BadRequest("log probabilities are told by chats alone", "top_logprobs")
     chat |= _text_options(fields.get("text"))
-    return chat, skipped
+    return chat, skipped, [*of_messages(origins), *NAMES]
 
 
-def _items(given: object) -> tuple[list[Fields], list[str]]:
-    """Return the input as items of known types, and the names of others."""
+def _items(given: object) -> tuple[list[tuple[int, Fields]], list[str]]:
+    """Return the input as items of known types, with their places, and the names of others."""
     if isinstance(given, str):
-        return [{"role": "user", "content": given}], []
+        return [(0, {"role": "user", "content": given})], []
     if not isinstance(given, list):
         raise BadRequest("this has to be a string or a list of items", "input")
-    known: list[Fields] = []
+    known: list[tuple[int, Fields]] = []
     skipped = []
     for index, item in enumerate(given):
         if not isinstance(item, dict):
@@ -60,22 +74,27 @@ def _items(given: object) -> tuple[list[Fields], list[str]]:
             problem = "nothing is stored here; send the item itself"
             raise BadRequest(problem, f"input[{index}]", "unsupported_parameter")
         if kind in ("message", "function_call", "function_call_output", "reasoning"):
-            known.append(item)
+            known.append((index, item))
         else:
             skipped.append(f"input[{index}]")
     return known, skipped
 
 
-def _messages(items: Sequence[Fields]) -> Iterator[Fields]:
-    """Yield the messages of a chat; what the assistant said in one turn becomes one message."""
+def _messages(items: Sequence[tuple[int, Fields]]) -> Iterator[tuple[int, Fields]]:
+    """Yield the messages of a chat, each with the place of the first item that it is made of.
+
+    What the assistant said in one turn becomes one message.
+    """
     said: Fields = {}
-    for item in items:
+    since = 0
+    for index, item in items:
         kind = item.get("type", "message")
         is_answer = kind == "message" and item.get("role") == "assistant"
         begins = (kind == "reasoning" and said) or (is_answer and said.keys() - {"reasoning"})
         if said and (begins or kind == "function_call_output" or _is_from_others(item)):
-            yield {"role": "assistant", **said}
+            yield since, {"role": "assistant", **said}
             said = {}
+        since = since if said else index
         if kind == "reasoning":
             said["reasoning"] = _thoughts(item)
         elif kind == "function_call":
@@ -84,13 +103,13 @@ def _messages(items: Sequence[Fields]) -> Iterator[Fields]:
             said["tool_calls"] = [*said.get("tool_calls", ()), call]
         elif kind == "function_call_output":
             result = {"tool_call_id": item.get("call_id"), "content": item.get("output")}
-            yield {"role": "tool", **result}
+            yield index, {"role": "tool", **result}
         elif is_answer:
             said["content"] = item.get("content")
         else:
-            yield {"role": item.get("role"), "content": item.get("content")}
+            yield index, {"role": item.get("role"), "content": item.get("content")}
     if said:
-        yield {"role": "assistant", **said}
+        yield since, {"role": "assistant", **said}
 
 
 def _is_from_others(item: Fields) -> bool:

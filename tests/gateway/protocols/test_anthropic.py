@@ -12,7 +12,8 @@ from swarm.gateway import sse
 from swarm.gateway.errors import BadRequest
 from swarm.gateway.keys import MIN_KEY_CHARS, ApiKeys
 from swarm.gateway.protocols.anthropic_fields import as_chat
-from swarm.gateway.requests import ChatBody, validated
+from swarm.gateway.requests import ChatBody
+from swarm.gateway.validation import validated
 
 ADD = {
     "name": "add",
