@@ -11,6 +11,7 @@ from helpers.loopback import eventually, soon
 from swarm.gateway import sse
 from swarm.gateway.errors import Overloaded
 
+DEFAULTS = (sse.OPEN_AFTER_S, sse.COMMENT_EVERY_S)
 STREAM = chat(stream=True, max_tokens=4)
 
 
@@ -120,3 +121,39 @@ async def test_who_leaves_while_nothing_comes_ends_the_text(served):
     tail.go_on.set()
     await eventually(lambda: served.sessions == 0)
     await eventually(lambda: all(peer.idle for peer in served.swarm.up))
+
+
+OPENAI = ": still here"
+SAID = [{"role": "user", "content": STREAM["messages"][0]["content"]}]
+PROTOCOLS = {
+    "/v1/chat/completions": ({"messages": SAID, "max_tokens": 4}, OPENAI, "data: [DONE]"),
+    "/v1/completions": ({"prompt": "x", "max_tokens": 4}, OPENAI, "data: [DONE]"),
+    "/v1/responses": ({"input": "x", "max_output_tokens": 4}, OPENAI, '"response.incomplete"'),
+    "/v1/messages": ({"messages": SAID, "max_tokens": 4}, '{"type":"ping"}', '"message_stop"'),
+    "/api/chat": ({"messages": SAID, "options": {"num_predict": 4}}, '"done":false', '"done":true'),
+    "/api/generate": (
+        {"prompt": "x", "options": {"num_predict": 4}},
+        '"done":false',
+        '"done":true',
+    ),
+}
+
+
+@pytest.mark.parametrize("path", PROTOCOLS)
+async def test_every_protocol_says_something_while_it_waits(served, path):
+    fields, heartbeat, ending = PROTOCOLS[path]
+    body = {"model": STREAM["model"], "stream": True, **fields}
+    tail = served.swarm.up[1].span
+    tail.go_on.clear()
+    async with served.http.post(served.url + path, json=body) as response:
+        assert response.status == 200
+        for _ in range(3):
+            said = b""
+            while heartbeat not in said.decode():
+                said += await soon(response.content.readline())
+        tail.go_on.set()
+        assert ending in (await soon(response.content.read())).decode()
+
+
+def test_streams_begin_within_two_seconds_and_are_never_silent_for_more_than_ten():
+    assert DEFAULTS == (2.0, 10.0)

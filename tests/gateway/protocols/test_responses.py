@@ -142,7 +142,7 @@ def test_what_one_turn_said_is_one_message():
         {"role": "assistant", "content": "c"},
         {"role": "assistant", "content": "d"},
     ]
-    chat, skipped = as_chat({"model": "m", "input": items})
+    chat, skipped, _ = as_chat({"model": "m", "input": items})
     assert skipped == ["input[6]"]
     roles = [message["role"] for message in chat["messages"]]
     assert roles == ["user", "assistant", "tool", "assistant", "assistant", "assistant"]
