@@ -149,9 +149,13 @@ class GenerationStream:
             error.generation = self._result = self._sum_up(sequence, session, repairs)
             raise
         finally:
-            await end(watching)
-            await standby.close()
-            await self._leave(session, sequence.decoder.held if finished else None)
+            try:
+                await end(watching)
+                await standby.close()
+                await self._leave(session, sequence.decoder.held if finished else None)
+            finally:
+                if self._kept is not None:
+                    self._kept.left(session)
         self._router.learn(self._result.route, sequence.meter.stages)
 
     async def _begin(self) -> Beginning:
@@ -181,10 +185,8 @@ class GenerationStream:
         """The other half of `_begin`."""
         if self._kept is not None and held is not None:
             await self._kept.put(session, held, self._request.owner)
-            return
-        if self._kept is not None:
-            self._kept.left(session)
-        await session.close()
+        else:
+            await session.close()
 
     async def _run(
         self, sequence: TextSequence, session: ChainSession, repairs: Repairs, standby: Standby

@@ -129,12 +129,13 @@ class SessionCache:
         Args:
             owner: `Options.owner` of its text.
         """
-        self.left(session)
         try:
-            await session.rest()
+            await session.rest()  # meanwhile others may begin with it, as before
         except ChainBroken:
+            self.left(session)
             await session.close()
             return
+        self.left(session)
         if self._trust.liar(session):
             await session.close()
             return

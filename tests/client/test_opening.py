@@ -10,6 +10,7 @@ import pytest
 from helpers.loopback import eventually, soon
 from helpers.strikes import WAY_NAMES, WAYS, killing, when_all_stand_by
 from helpers.swarm_in_process import NEW, STAGES, Material, Swarm, swarm_of
+from swarm.chain.session import ChainSession
 from swarm.client.generation import GenerationStream
 from swarm.errors import PromptTooLong
 from swarm.outputs import Generation
@@ -108,6 +109,31 @@ async def test_a_text_begins_with_one_that_is_being_written(make: Callable[[], S
         assert found[0].token_ids == expected.token_ids
         assert found[0].stats.cached_tokens == len(SHARED)
         assert first.token_ids == (await alone(swarm, ONE)).token_ids
+
+
+async def test_nothing_is_lost_between_an_answer_and_the_rest_of_its_session(
+    make: Callable[[], Swarm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text whose last token was read may be gone on from before its peers are told to rest."""
+    async with swarm_of(make, *STAGES) as swarm:
+        told, go_on = asyncio.Event(), asyncio.Event()
+        rest = ChainSession.rest
+
+        async def late(session: ChainSession) -> None:
+            told.set()
+            await go_on.wait()
+            await rest(session)
+
+        monkeypatch.setattr(ChainSession, "rest", late)
+        first = asyncio.create_task(swarm.write(prompt=ONE, keep=True))
+        await soon(told.wait())
+        monkeypatch.setattr(ChainSession, "rest", rest)
+        text = await kept(swarm, OTHER)
+        assert text.stats.cached_tokens == len(SHARED)
+        go_on.set()
+        await soon(first)
+        assert len(swarm.kept) == 2
+        assert not swarm.kept._running
 
 
 async def test_what_another_owner_asked_is_not_begun_with(make: Callable[[], Swarm]) -> None:
