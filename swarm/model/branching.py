@@ -58,9 +58,15 @@ class BranchingModel:
         cache_dtype: of keys and values; None for that in which they are computed.
     """
 
-    def __init__(self, model: PreTrainedModel, gathers: bool = False) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        gathers: bool = False,
+        cache_dtype: torch.dtype | None = None,
+    ) -> None:
         """`gathers`: see `PackedCache`."""
         self._gathers = gathers
+        self.cache_dtype = cache_dtype
         # Copies only the modules: deepcopy takes the tensors in the memo for copied already.
         tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
         self._model = copy.deepcopy(model, tensors)
@@ -71,20 +77,21 @@ class BranchingModel:
         self.context = context_of(model)
         self._layers: int = text_of(model.config).num_hidden_layers
         self.watch: ForwardWatch | None = None
-        self.cache_dtype: torch.dtype | None = None
         for module in self._model.modules():
             if isinstance(module, nn.ModuleList) and len(module) == self._layers:
                 for layer in module:
                     layer.register_forward_pre_hook(self._before_layer)
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> "BranchingModel | None":
+    def of(
+        cls, model: PreTrainedModel, cache_dtype: torch.dtype | None = None
+    ) -> "BranchingModel | None":
         """Return a branching model, or None for a model that cannot branch: see `Span.branches`."""
         if turns_by_length(model.config):
             return None
         for gathers in (False, True):
             try:
-                branching = cls(model, gathers)
+                branching = cls(model, gathers, cache_dtype)
                 if branching._agrees_with(model):
                     return branching
             except (NotPackable, AttributeError, IndexError, TypeError, ValueError, RuntimeError):
@@ -175,7 +182,8 @@ class BranchingModel:
         first = reader.read(start, placed, range(len(start)))
         second = reader.read(rest, branched, range(1, len(rest)))
         error = (torch.cat([first, second]) - expected).norm() / expected.norm()
-        return bool(error <= (TOLERANCE if model.dtype == torch.float32 else ROUGH_TOLERANCE))
+        precise = {model.dtype, self.cache_dtype} <= {torch.float32, None}
+        return bool(error <= (TOLERANCE if precise else ROUGH_TOLERANCE))
 
 
 @dataclass(frozen=True, eq=False)

@@ -256,14 +256,15 @@ class PackedCache(StateAccess, Cache):  # type: ignore[misc]  # transformers is 
         """Store [1, kv heads, total, head dim].
 
         Returns:
-            All keys and values of all sessions, if it gathers or there is but one; otherwise the
-            arguments. `sessions` knows them again.
+            All keys and values of all sessions, if it gathers, or if there is but one whose rows
+            have the arguments' dtype; otherwise the arguments. `sessions` knows them again.
         """
         split_keys = key_states[0].split_with_sizes(self.counts, dim=1)
         split_values = value_states[0].split_with_sizes(self.counts, dim=1)
         sessions = zip(self.caches, split_keys, split_values, strict=True)
         cached = [cache.write(layer_idx, key, value) for cache, key, value in sessions]
-        if self._gathers or len(cached) == 1:
+        alone = len(cached) == 1 and cached[0][0].dtype == key_states.dtype
+        if self._gathers or alone:
             key_states = _side_by_side([keys for keys, _ in cached], key_states.dtype)
             value_states = _side_by_side([values for _, values in cached], value_states.dtype)
         self._cached[key_states] = cached

@@ -80,9 +80,8 @@ def test_a_watch_is_told_of_forwards_and_their_layers(model: PreTrainedModel) ->
 @pytest.mark.parametrize("name", ["llama_tied", "qwen3", "gemma2", "gpt_oss", "minicpm3"])
 def test_keys_and_values_may_be_in_another_dtype(name: str, tmp_path: Path) -> None:
     model = ARCHITECTURES[name].save(tmp_path)
-    branching = BranchingModel.of(model)
+    branching = BranchingModel.of(model, torch.bfloat16)
     assert branching is not None
-    branching.cache_dtype = torch.bfloat16
     reader, stream = branching.reader(), TokenTree()
     reader.read(TEXT[:6], stream.admit(0, 0, 1, 6), [5])
     said = reader.read([TEXT[6], 20, TEXT[7]], stream.admit(0, 6, 7, 3, (1, 2, 2)), [2, 1])

@@ -204,6 +204,20 @@ def test_a_packed_row_is_dealt_out_to_its_sessions(two: Two) -> None:
         packed.sessions(returned[0] + 1, returned[1])
 
 
+def test_a_layer_gets_rows_of_another_dtype_as_new_ones_alone() -> None:
+    """Else all rows would be made wide at every forward, and nothing reads them so."""
+    cache = KVCache(0, 1, dtype=torch.bfloat16)
+    append(cache, 3, 0)
+    packed = PackedCache([cache], [AttentionView(3, 2, 3, None)])
+    key, value = (each[None] for each in states(2, 50))
+    returned = packed.update(key, value, 0)
+    assert returned[0] is key
+    assert returned[1] is value
+    ((keys, values),) = packed.sessions(*returned)
+    assert keys.dtype == values.dtype == torch.bfloat16
+    assert keys[0, :, 0].tolist() == [0, 1, 2, 50, 51]
+
+
 def test_a_layer_may_change_the_rows_of_all_sessions_before_it_attends_to_them(two: Two) -> None:
     packed = PackedCache(*two, gathers=True)
     key, value = states(3, 50)

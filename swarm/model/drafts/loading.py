@@ -88,10 +88,8 @@ def branching_of(draft: LoadedDraft) -> BranchingModel | None:
 
     Where its weights are rounded, its keys and values may be, too.
     """
-    branching = BranchingModel.of(draft.model)
-    if branching is not None and draft.dtype == "int8" and branching.device.type == "cpu":
-        branching.cache_dtype = fastest_cache_dtype()
-    return branching
+    rounded = draft.dtype == "int8" and draft.model.device.type == "cpu"
+    return BranchingModel.of(draft.model, fastest_cache_dtype() if rounded else None)
 
 
 def _read(name: str, placement: DraftPlacement, outline: PreTrainedModel) -> PreTrainedModel:
