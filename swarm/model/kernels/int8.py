@@ -7,8 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from swarm.model.kernels.measuring import least_in_turn_s
+from swarm.model.kernels.measuring import is_hopeless, least_in_turn_s
+from swarm.model.kernels.rounding import MOST_FACTOR
 
+FEW = 16  # rows that are tried first
 SAMPLE = 1 << 13  # rows that are measured: too many for the caches near the cores
 MEASURED_ROWS = 8  # of a frame while windows are in flight
 REPEATS = 5
@@ -23,7 +25,8 @@ class Int8Product(Protocol):
     def __call__(self, factors: Tensor) -> Tensor:
         """Return the product with each of ``[m, columns]`` int8, as ``[m, rows]`` float32.
 
-        Each of its numbers is the sum of products of whole numbers, rounded once.
+        Factors are at most `MOST_FACTOR` in absolute value. Each number of the product is a sum of
+        products of whole numbers, rounded once.
         """
         ...
 
@@ -43,7 +46,12 @@ class Plain:
 
 
 class Packed:
-    """oneDNN's, from a copy that is laid out for this CPU's instructions."""
+    """oneDNN's, from a copy that is laid out for this CPU's instructions.
+
+    Factors are shifted to uint8, which all CPUs multiply by int8; oneDNN takes the shift out of the
+    sums. Factors of int8 would be right and fast with AMX alone. Without it, oneDNN multiplies them
+    by its reference code, 10,000 times as slowly, or by instructions that saturate.
+    """
 
     def __init__(self, matrix: Tensor) -> None:
         self._packed = torch.ops.onednn.qlinear_prepack(matrix, None)
@@ -52,9 +60,9 @@ class Packed:
 
     def __call__(self, factors: Tensor) -> Tensor:
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            factors,
+            factors.add(MOST_FACTOR).view(torch.uint8),  # 128 is -128 until it is viewed
             1.0,
-            0,
+            MOST_FACTOR,
             self._packed,
             self._ones,
             self._zeros,
@@ -106,7 +114,7 @@ def _product_of(
 ) -> Callable[[], object] | None:
     """Return a product to measure; None if this computer or this torch has none that is exact."""
     try:
-        if not _is_exact(pack, shape[-1], most):
+        if not _is_exact(pack, shape[-1], most) or _is_hopeless(pack, shape[-1], terms):
             return None
         product = pack(torch.ones(shape, dtype=torch.int8))
         factors = torch.ones(terms * MEASURED_ROWS, shape[-1], dtype=torch.int8)
@@ -114,6 +122,15 @@ def _product_of(
     except (AttributeError, NotImplementedError, RuntimeError, TypeError):
         return None
     return lambda: product(factors)
+
+
+def _is_hopeless(pack: Pack, columns: int, terms: int) -> bool:
+    """Return whether a few rows take so long that more of them should not be measured."""
+    product = pack(torch.ones(FEW, columns, dtype=torch.int8))
+    factors = torch.ones(terms * MEASURED_ROWS, columns, dtype=torch.int8)
+    rows = torch.ones(MEASURED_ROWS, columns)
+    weight = torch.ones(FEW, columns)
+    return is_hopeless(lambda: product(factors), lambda: torch.nn.functional.linear(rows, weight))
 
 
 def _is_exact(pack: Pack, columns: int, most: int) -> bool:

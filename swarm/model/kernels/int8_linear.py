@@ -18,8 +18,8 @@ from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from swarm.model.kernels.fused_norm import fuse_norms
-from swarm.model.kernels.int8 import PACKS, Pack
-from swarm.model.kernels.measuring import least_in_turn_s
+from swarm.model.kernels.int8 import FEW, PACKS, Pack
+from swarm.model.kernels.measuring import is_hopeless, least_in_turn_s
 from swarm.model.kernels.rounding import STEP, rounded_inputs, rounded_weight
 from swarm.model.kernels.same_input import same_input
 
@@ -91,6 +91,8 @@ def cpu_kernel() -> Kernel:
     right: dict[Kernel, Callable[[], object]] = {}
     for kernel in KERNELS:
         try:
+            if _is_hopeless(kernel, x, weight[:FEW]):
+                continue
             products = [kernel(rounded.clone(), scale) for _ in range(PROBE_COPIES)]
             error = (products[0](x) - expected).norm() / expected.norm()
         except (RuntimeError, AttributeError, NotImplementedError):
@@ -104,6 +106,12 @@ def cpu_kernel() -> Kernel:
         if took_s * PROBE_WORTH < best_s:
             best, best_s = kernel, took_s
     return best
+
+
+def _is_hopeless(kernel: Kernel, x: Tensor, weight: Tensor) -> bool:
+    """Return whether a few outputs take so long that more of them should not be measured."""
+    product = kernel(*rounded_weight(weight))
+    return is_hopeless(lambda: product(x), lambda: linear(x, weight))
 
 
 def _multiply_all(products: Sequence[Product], x: Tensor) -> None:

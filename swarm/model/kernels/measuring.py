@@ -16,6 +16,8 @@ Clock = Callable[[], float]
 """Returns seconds."""
 
 REPEATS = 3
+SMALL_REPEATS = 8  # of works of microseconds
+HOPELESS = 200.0
 ENOUGH_S = 0.25  # of runs; where one takes long, others tell no more
 # Windows counts a thread's time in steps of 16 ms.
 cpu_clock: Clock = time.perf_counter if sys.platform == "win32" else time.thread_time
@@ -30,6 +32,17 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def is_hopeless(
+    work: Callable[[], object], than: Callable[[], object], clock: Clock = cpu_clock
+) -> bool:
+    """Return whether a work takes `HOPELESS` times as long as another one of the same size.
+
+    To be asked of a small size: what a library only emulates here may take minutes at a large one.
+    """
+    taken_s, other_s = least_in_turn_s([work, than], SMALL_REPEATS, clock)
+    return taken_s > HOPELESS * other_s
 
 
 def least_s(work: Callable[[], object], repeats: int = REPEATS, clock: Clock = cpu_clock) -> float:

@@ -1,5 +1,8 @@
 """Products of int8 are exact, or not used; and used where they are the fastest."""
 
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -9,6 +12,9 @@ from swarm.model.kernels import int8
 from swarm.model.kernels.int8 import PACKS, Int8Product, Pack, Plain, fastest
 
 MOST = 64
+HAS_INT8_LINEAR = (
+    torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() != "DEFAULT"
+)
 
 
 @pytest.mark.parametrize("pack", PACKS)
@@ -19,6 +25,27 @@ def test_products_are_exact(pack: Pack, rows: int, columns: int, count: int) -> 
     factors = torch.randint(-MOST, MOST + 1, (count, columns), dtype=torch.int8)
     product = pack(matrix)(factors)
     assert torch.equal(product.double(), factors.double() @ matrix.double().t())
+
+
+MULTIPLY = """
+import torch
+from swarm.model.kernels.int8 import Packed, _is_exact
+assert _is_exact(Packed, 97, 64)
+Packed(torch.ones(32, 64, dtype=torch.int8))(torch.ones(4, 64, dtype=torch.int8))
+"""
+
+
+@pytest.mark.skipif(not HAS_INT8_LINEAR, reason="this torch, or this processor, has no oneDNN")
+@pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE_VNNI"])
+def test_cpus_with_fewer_instructions_multiply_exactly_and_by_their_own(instructions: str) -> None:
+    """oneDNN takes no instructions beyond those that it is told of."""
+    told = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions, "ONEDNN_VERBOSE": "1"}
+    command = [sys.executable, "-c", MULTIPLY]
+    ended = subprocess.run(command, env=told, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    products = [line for line in ended.stdout.splitlines() if ",exec,cpu,matmul," in line]
+    assert products
+    assert not [line for line in products if ",ref" in line]
 
 
 class Saturating(Plain):
@@ -49,7 +76,13 @@ def absent(matrix: torch.Tensor) -> Int8Product:
     raise RuntimeError("this computer has no such instruction")
 
 
-@pytest.mark.parametrize("pack", [Saturating, slow, absent])
+def emulated(matrix: torch.Tensor) -> Int8Product:
+    """Return a product of one row a second, which must not be measured at full size."""
+    assert len(matrix) <= int8.FEW
+    return slow(matrix)
+
+
+@pytest.mark.parametrize("pack", [Saturating, slow, emulated, absent])
 def test_what_is_wrong_or_slow_or_absent_is_not_used(
     pack: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
