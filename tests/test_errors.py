@@ -193,8 +193,8 @@ TABLE: list[tuple[SwarmError, str, int, int, str | None]] = [
     (
         MissingLayers("m", ((7, 8),), 8, 3, head=True),
         "no peer that answers serves the last layer of m and holds its LM head, which this client"
-        " lacks; start one with `swarm-peer join MODEL --layers 7:8 --head`, or have the client hold"
-        " the head itself (--head local)",
+        " lacks; start one with `swarm-peer join MODEL --layers 7:8 --head`, or have the client"
+        " hold the head itself (--head local)",
         *(4, 503, "missing_layers"),
     ),
     (
