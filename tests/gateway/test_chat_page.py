@@ -359,6 +359,18 @@ async def test_thoughts_are_folded_away(site: Site) -> None:
         assert site.messages == ["What is 1 + 2?", "It is 3.", "And now?", "", "Well?"]
 
 
+async def test_an_answer_without_figures_is_complete(site: Site) -> None:
+    chunk = {"choices": [{"delta": {"content": "It is 3."}}]}
+    body = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
+    async with site.page() as page:
+        await page.route(COMPLETIONS, lambda route: route.fulfill(body=body))
+        await page.get_by_role("textbox", name="Message").fill("What is 1 + 2?")
+        await page.keyboard.press("Enter")
+        await page.get_by_role("status").filter(has_text="complete").wait_for(state="attached")
+        assert await shown(page) == ["What is 1 + 2?", "It is 3."]
+        assert await page.locator(".assistant .note").text_content() == ""
+
+
 async def test_fates_are_shown_of_the_text_as_it_was_written(site: Site) -> None:
     async with site.page("It is **3**.") as page:
         await ask(page, "What is 1 + 2?", 1)

@@ -59,6 +59,7 @@ async function answer(asked, undo, nothing = () => {}) {
   save(ours);
   try {
     await stream(ours, views.get(turn), controller.signal);
+    if (turn.note === LEFT) turn.note = ""; // no figures came
     say(byId("said"), "The answer is complete.");
   } catch (error) {
     turn.note = error.name === "AbortError" ? "Stopped." : "Broken off.";
