@@ -283,7 +283,18 @@ PUBLISHED: dict[str, Published] = {
         integers(4, 16, zero_points=True, sorted_columns=True),
     ),
     "int8 in words": Published(
-        compressed("pack-quantized", type="int", num_bits=8, strategy="group", group_size=16),
+        compressed("pack-quantized", type="int", num_bits=8, strategy="channel"),
+        integers(8, -1),
+    ),
+    "int8 in words, zero points": Published(
+        compressed(
+            "pack-quantized",
+            type="int",
+            num_bits=8,
+            strategy="group",
+            group_size=16,
+            symmetric=False,
+        ),
         integers(8, 16, zero_points=True),
     ),
     "mxfp4-pack-quantized": Published(
