@@ -1,7 +1,7 @@
 """The body of Anthropic's Messages, read as a chat."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from swarm.gateway.errors import BadRequest
@@ -17,6 +17,7 @@ NAMES: Renames = (
     ("reasoning_effort", "output_config.effort"),
     (r"response_format(?:\.json_schema)?", "output_config.format"),
 )
+REFERENCE = "tool_reference"  # what a search for tools returns
 SKIPPED_BLOCKS = frozenset({"redacted_thinking"})
 
 
@@ -46,16 +47,13 @@ def as_chat(fields: Mapping[str, Any]) -> tuple[Fields, Renames]:
         messages[-1]["prefix"] = True  # the answer goes on from there
     chat["messages"] = messages
     if isinstance(tools := chat.get("tools"), list):
-        chat["tools"] = [_tool(tool) for tool in tools]
+        loaded = set(_references(given))
+        chat["tools"] = [_tool(tool, loaded) for tool in tools]
     choice = chat.get("tool_choice")
     if isinstance(choice, dict) and choice.pop("disable_parallel_tool_use", False):
         chat["parallel_tool_calls"] = False
-    output = chat.get("output_config")
-    if isinstance(output, dict) and isinstance(effort := output.get("effort"), str):
-        del chat["output_config"]
-        chat["reasoning_effort"] = effort
-        if isinstance(schema := output.get("format"), dict):
-            chat["response_format"] = _format(schema)
+    if isinstance(output := chat.pop("output_config", None), dict):
+        chat |= _output(output)
     return chat, [*of_messages(origins), *NAMES]
 
 
@@ -112,10 +110,33 @@ def _text(content: object, where: str) -> str:
         raise BadRequest("this has to be a string or a list of text blocks", where)
     texts = []
     for index, block in enumerate(content):
-        if not isinstance(block, dict) or block.get("type") != "text":
+        kind = block.get("type") if isinstance(block, dict) else None
+        if kind == REFERENCE:
+            name = _string(block, "tool_name", f"{where}[{index}]")
+            texts.append(f"The tool {name} can be called now.")
+        elif kind == "text":
+            texts.append(_string(block, "text", f"{where}[{index}]"))
+        else:
             raise BadRequest("only blocks of text can be read", f"{where}[{index}]")
-        texts.append(_string(block, "text", f"{where}[{index}]"))
     return "\n".join(texts)
+
+
+def _references(messages: object) -> Iterator[str]:
+    """Yield the names of tools to which results of tools refer: from then on a model has them."""
+    for message in _objects(messages):
+        for block in _objects(message.get("content")):
+            if block.get("type") == "tool_result":
+                parts = _objects(block.get("content"))
+                yield from (str(part.get("tool_name")) for part in parts if _is_reference(part))
+
+
+def _is_reference(part: Fields) -> bool:
+    return part.get("type") == REFERENCE
+
+
+def _objects(given: object) -> list[Fields]:
+    """Return the objects of a list; none if it is no list."""
+    return [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
 
 
 def _call(block: Mapping[str, Any]) -> Fields:
@@ -123,10 +144,15 @@ def _call(block: Mapping[str, Any]) -> Fields:
     return {"id": block.get("id"), "type": "function", "function": function}
 
 
-def _tool(tool: object) -> object:
-    """Return a tool in OpenAI's form; those of Anthropic's servers have a type of their own."""
+def _tool(tool: object, loaded: Collection[str]) -> object:
+    """Return a tool in OpenAI's form; those of Anthropic's servers have a type of their own.
+
+    A deferred one that is not ``loaded`` yet is like a tool of an unknown type, which is skipped.
+    """
     if not isinstance(tool, dict):
         return tool
+    if tool.get("defer_loading") is True and tool.get("name") not in loaded:
+        return {"type": "deferred"}
     if tool.get("type", "custom") != "custom":
         return {"type": tool["type"]}
     function = {
@@ -138,5 +164,12 @@ def _tool(tool: object) -> object:
     return {"type": "function", "function": function}
 
 
-def _format(schema: Mapping[str, Any]) -> Fields:
-    return {"type": "json_schema", "json_schema": {"schema": schema.get("schema")}}
+def _output(config: Fields) -> Fields:
+    """Return the fields of a chat for ``output_config``; what is unknown of it stays."""
+    fields: Fields = {}
+    if isinstance(effort := config.pop("effort", None), str):
+        fields["reasoning_effort"] = effort
+    if isinstance(given := config.pop("format", None), dict):
+        schema = {"schema": given.get("schema")}
+        fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return {**fields, "output_config": config}

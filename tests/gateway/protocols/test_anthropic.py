@@ -3,6 +3,7 @@
 import anthropic
 import pytest
 from anthropic import AsyncAnthropic
+from pydantic import BaseModel
 
 from helpers.gateway_in_process import PROBLEM, gateway_over
 from helpers.scripted_answers import scripted_gateway
@@ -140,6 +141,37 @@ async def test_results_of_tools_and_thoughts_come_back(demo):
     assert '<assistant>Hm.I add.{"id": "t1"' in prompts[0]
     assert "<tool>3</s><user>Well?</s>" in prompts[0]
     assert prompts[1].endswith("<assistant>It")
+
+
+async def test_deferred_tools_are_shown_once_a_search_has_found_them(demo):
+    """Claude Code searches its tools so."""
+    search = {**ADD, "name": "search", "description": "Find tools."}
+    tools = [search, {**ADD, "defer_loading": True}]
+    asked = {"role": "user", "content": "What is 1 + 2?"}
+    call = {"type": "tool_use", "id": "t1", "name": "search", "input": {"a": 1}}
+    found = [{"type": "tool_reference", "tool_name": "add"}]
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": found}
+    history = [
+        asked,
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+    ]
+    async with scripted_gateway(demo, "It is 3.") as (served, prompts), client_of(served) as client:
+        first = await client.messages.create(**ASKED | {"tools": tools})
+        await client.messages.create(**ASKED | {"tools": tools, "messages": history})
+    assert first.swarm["ignored"] == ["tools[1]"]
+    assert ["Add two numbers." in prompt for prompt in prompts] == [False, True]
+    assert "<tool>The tool add can be called now.</s>" in prompts[1]
+
+
+class Sure(BaseModel):
+    sure: bool
+
+
+async def test_an_answer_is_parsed(served):
+    async with client_of(served) as client:
+        message = await client.messages.parse(**PLAIN, output_format=Sure)
+    assert isinstance(message.parsed_output, Sure)
 
 
 async def test_tools_may_be_chosen(demo):
