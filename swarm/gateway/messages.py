@@ -11,6 +11,7 @@ from swarm.gateway.unknown import Known
 from swarm.gateway.values import Part
 
 MAX_TOOL_NAME_CHARS = 256
+MAX_TYPE_CHARS = 64  # of a part that is no text
 TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
 
@@ -32,6 +33,26 @@ def _text_of_part(part: object) -> str:
     if not isinstance(text, str):
         raise ValueError('content parts have to be like {"type": "text", "text": "..."}')
     return text
+
+
+def _as_text(content: object) -> object:
+    """Return a tool's result with a remark in place of each part that is no text.
+
+    The model may call a tool that returns a picture. Refused, it would end the conversation for
+    good, since all later requests hold it.
+    """
+    if not isinstance(content, list):
+        return content
+    return [_remark(part) if _is_other(part) else part for part in content]
+
+
+def _is_other(part: object) -> bool:
+    kind = part.get("type") if isinstance(part, dict) else None
+    return isinstance(kind, str) and kind not in TEXT_PARTS
+
+
+def _remark(part: dict[str, Any]) -> str:
+    return f"[{part['type'][:MAX_TYPE_CHARS]}: this model reads text only]"
 
 
 def _arguments(value: object) -> object:
@@ -80,6 +101,8 @@ class ChatMessage(Part):
         """Drop empty fields, which answers sent back as messages have."""
         if not isinstance(fields, dict):
             return fields
+        if fields.get("role") in ("tool", "function"):
+            fields = {**fields, "content": _as_text(fields.get("content"))}
         return {key: value for key, value in fields.items() if value not in (None, [], "")}
 
     @model_validator(mode="after")

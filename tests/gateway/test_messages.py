@@ -28,6 +28,16 @@ def test_calls_and_their_results_come_back_as_history():
     assert result == {"role": "tool", "content": "3", "tool_call_id": "c1", "name": ""}
 
 
+def test_a_picture_that_a_tool_returns_does_not_end_the_conversation():
+    text, picture = {"type": "text", "text": "a.png"}, {"type": "input_image", "image_url": "x"}
+    result = {"role": "tool", "tool_call_id": "c1", "content": [text, picture]}
+    body, (message,) = messages_of(result)
+    assert message["content"] == "a.png\n[input_image: this model reads text only]"
+    assert body.ignored == ("messages[0].content[1].image_url",)
+    with pytest.raises(BadRequest, match="have to be like"):
+        messages_of({**result, "content": [{"type": ["text"], "text": "x"}]})
+
+
 def test_the_older_form_of_calls_is_read_too():
     _, (called, result) = messages_of(
         {"role": "assistant", "function_call": {"name": "add", "arguments": {"a": 1}}},

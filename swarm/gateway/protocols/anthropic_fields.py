@@ -80,7 +80,7 @@ def _messages(message: Fields, where: str) -> Iterator[Fields]:
             yield {
                 "role": "tool",
                 "tool_call_id": block.get("tool_use_id"),
-                "content": _text(block.get("content"), f"{at}.content"),
+                "content": _result(block.get("content")),
             }
         elif not isinstance(kind, str) or kind not in SKIPPED_BLOCKS:
             raise BadRequest("only text, thoughts, calls and their results can be read", at)
@@ -110,15 +110,21 @@ def _text(content: object, where: str) -> str:
         raise BadRequest("this has to be a string or a list of text blocks", where)
     texts = []
     for index, block in enumerate(content):
-        kind = block.get("type") if isinstance(block, dict) else None
-        if kind == REFERENCE:
-            name = _string(block, "tool_name", f"{where}[{index}]")
-            texts.append(f"The tool {name} can be called now.")
-        elif kind == "text":
-            texts.append(_string(block, "text", f"{where}[{index}]"))
-        else:
+        if not isinstance(block, dict) or block.get("type") != "text":
             raise BadRequest("only blocks of text can be read", f"{where}[{index}]")
+        texts.append(_string(block, "text", f"{where}[{index}]"))
     return "\n".join(texts)
+
+
+def _result(content: object) -> object:
+    """Return the result of a tool for a chat: references to tools become text."""
+    if not isinstance(content, list):
+        return content
+    return [_reference(part) if _is_reference(part) else part for part in content]
+
+
+def _reference(part: Fields) -> Fields:
+    return {"type": "text", "text": f"The tool {part.get('tool_name')} can be called now."}
 
 
 def _references(messages: object) -> Iterator[str]:
@@ -130,8 +136,8 @@ def _references(messages: object) -> Iterator[str]:
                 yield from (str(part.get("tool_name")) for part in parts if _is_reference(part))
 
 
-def _is_reference(part: Fields) -> bool:
-    return part.get("type") == REFERENCE
+def _is_reference(part: object) -> bool:
+    return isinstance(part, dict) and part.get("type") == REFERENCE
 
 
 def _objects(given: object) -> list[Fields]:

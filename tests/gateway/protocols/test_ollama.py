@@ -124,6 +124,7 @@ async def test_errors_have_ollamas_envelope(served):
     for body in ({"model": TARGET, "messages": 7}, {"model": TARGET, "options": 7}):
         status, _, reply = await served.post("/api/chat", body)
         assert (status, list(reply)) == (400, ["error"])
+        assert reply["error"].count(next(name for name in body if name != "model")) == 1
 
 
 async def test_a_silent_stream_says_an_empty_line(served, monkeypatch):
