@@ -19,6 +19,7 @@ from swarm.wire.tensors import MAX_HIDDEN_SIZE
 
 MAX_EXPERTS = 1 << 16  # of a layer: most models have some hundreds, Doge 16,384 small ones
 MAX_MODULES = 1 << 19  # where each of 400 experts in 60 layers has four modules, it is a fifth
+CHOSEN = "num_experts_per_tok"
 MAX_NESTING = 4  # of configurations that hold others
 MOST = {
     "num_hidden_layers": MAX_MODEL_LAYERS,
@@ -61,9 +62,14 @@ def check_config(model: str, config: PreTrainedConfig) -> None:
         size = _size(model, config, field)
         if type(size) is not int or not 1 <= size <= most:
             raise _impossible(model, field, size, most)
-    for field, value in config.to_dict().items():
-        if EXPERT_COUNTS.fullmatch(field) and isinstance(value, int) and value > MAX_EXPERTS:
-            raise _impossible(model, field, value, MAX_EXPERTS)
+    fields = config.to_dict()
+    counts = [each for each in fields if EXPERT_COUNTS.fullmatch(each) and _is_int(fields[each])]
+    for field in counts:
+        if fields[field] > MAX_EXPERTS:
+            raise _impossible(model, field, fields[field], MAX_EXPERTS)
+    most = max((fields[field] for field in counts), default=0)
+    if most and _is_int(fields.get(CHOSEN)) and fields[CHOSEN] > most:
+        raise _impossible(model, CHOSEN, fields[CHOSEN], most)
 
 
 @contextmanager
@@ -91,6 +97,10 @@ def _size(model: str, config: PreTrainedConfig, field: str) -> object:
         lambda why: UnsupportedModel(model, f"its configuration has no {field} ({why})")
     ):
         return getattr(config, field)
+
+
+def _is_int(value: object) -> bool:
+    return type(value) is int
 
 
 def _nested(content: Any, nesting: int = 0) -> Iterator[Mapping[str, Any]]:

@@ -75,6 +75,8 @@ def test_too_many_experts_are_refused(tmp_path: Path) -> None:
     ARCHITECTURES["qwen3_moe"].save(tmp_path)
     edit(tmp_path / "config.json", num_local_experts=1 << 30)
     assert "experts is 1073741824, which must be from 1 to 65,536" in refusal(tmp_path)
+    edit(tmp_path / "config.json", num_local_experts=4, num_experts_per_tok=5)
+    assert "num_experts_per_tok is 5, which must be from 1 to 4" in refusal(tmp_path)
 
 
 def test_no_more_modules_are_made_than_a_model_has(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ MAX_TENSORS = 1 << 16
 MAX_KEY_BYTES = (1 << 16) - 1  # the format's own limit
 MAX_NAME_BYTES = 256
 MAX_TEXT_BYTES = 1 << 24
-MAX_ELEMENTS = 1 << 22  # of an array: tokens, or their merges
+MAX_ELEMENTS = 1 << 22  # of all arrays: tokens, their merges and kinds; each becomes an object
 MAX_DIMENSIONS = 4  # ggml's own limit
 MAX_SIZE = 1 << 40  # of a dimension, and of an offset
 STRING = 8
@@ -110,6 +110,7 @@ class _Cursor:
         self.file = file
         self.size = len(buffer)
         self.at = 0
+        self._elements = 0
         self._buffer = buffer
         self._end = min(self.size, MAX_HEADER_BYTES)
 
@@ -152,7 +153,8 @@ class _Cursor:
         if kind != ARRAY:
             self.broken(f"holds a value of the type {kind}, which the format does not have")
         kind = int(self.number("I"))
-        count = self.count("Q", MAX_ELEMENTS, "elements in an array")
+        count = self.count("Q", MAX_ELEMENTS - self._elements, "further elements of arrays")
+        self._elements += count
         if kind == STRING:
             return Texts(tuple(self._texts(count)))
         if kind not in NUMBERS:

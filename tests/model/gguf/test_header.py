@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from helpers.gguf_files import F32, Content, Tensor, pack
 from swarm.errors import DamagedModel, UnsupportedModel
+from swarm.model.gguf import header
 from swarm.model.gguf.header import StoredTensor, Texts, parse
 
 MATRIX = np.arange(128, dtype=np.float32).reshape(2, 64)
@@ -34,18 +35,18 @@ def content() -> Content:
 
 def test_metadata_and_places_are_read() -> None:
     whole = content().bytes()
-    header = parse("m", "f", whole)
-    assert header.metadata["general.architecture"] == "llama"
-    assert header.metadata["llama.rope.freq_base"] == 10000.0
-    assert header.metadata["a.flag"] is True
-    assert header.metadata["a.list"] == [1, 2, 3]
-    assert header.metadata["a.texts"] == Texts((b"a", b"", "é".encode()))
-    one, two, three = header.tensors.values()
+    read = parse("m", "f", whole)
+    assert read.metadata["general.architecture"] == "llama"
+    assert read.metadata["llama.rope.freq_base"] == 10000.0
+    assert read.metadata["a.flag"] is True
+    assert read.metadata["a.list"] == [1, 2, 3]
+    assert read.metadata["a.texts"] == Texts((b"a", b"", "é".encode()))
+    one, two, three = read.tensors.values()
     assert (one.shape, one.type.name, one.nbytes) == ((2, 64), "F32", 512)
     assert (two.type.name, two.nbytes) == ("Q4_0", 4 * 18)
     assert (three.type.name, three.nbytes) == ("Q8_0", 4 * 34)
     assert whole[one.offset : one.offset + one.nbytes] == MATRIX.tobytes()
-    assert all(each.offset % 64 == 0 for each in header.tensors.values())
+    assert all(each.offset % 64 == 0 for each in read.tensors.values())
 
 
 def test_a_file_without_tensors_and_of_version_2_is_read() -> None:
@@ -103,6 +104,16 @@ SIZES = struct.pack("<QQ", 64, 2)
 def test_damage_is_named(change: Callable[[bytes], bytes], words: str) -> None:
     with pytest.raises(DamagedModel, match=words):
         parse("m", "f", change(content().bytes()))
+
+
+def test_arrays_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each by itself is small: a file's bytes become objects, which are larger."""
+    monkeypatch.setattr(header, "MAX_ELEMENTS", 7)
+    made = content()
+    assert len(parse("m", "f", made.bytes()).metadata) == 6
+    made.metadata["a.third"] = [1, 2]
+    with pytest.raises(DamagedModel, match="holds 2 further elements of arrays, and more than 1 "):
+        parse("m", "f", made.bytes())
 
 
 def test_tensors_that_lie_between_others_or_upon_them_are_refused() -> None:
