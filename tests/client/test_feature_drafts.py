@@ -85,8 +85,9 @@ async def test_texts_are_those_of_plain_decoding(with_head: Material) -> None:
             assert text.token_ids == plain.token_ids, name
             assert text.stats.draft_error is None
             assert text.stats.drafted_tokens > 0, name
-            if "temperature" in options and options["temperature"] > 1:
-                assert text.stats.accepted_tokens > NEW / 4, name
+            if options.get("temperature", 0.0) > 1:
+                # Without a window, how much is drafted in time depends on the clock.
+                assert text.stats.accepted_tokens > (NEW / 4 if "window" in options else 0), name
 
 
 @pytest.mark.parametrize("tensors", [behind_the_last(4), beside_the_model()], ids=["GLM", "Qwen"])
@@ -98,9 +99,9 @@ async def test_texts_stay_exact_with_the_layer_inside_the_target_s_own_checkpoin
     draft = load_any_draft("mtp", own, material.models.tokenizer, options)
     with_layer = replace(material, models=replace(material.models, draft=draft))
     async with swarm_of(lambda: Swarm(with_layer), *STAGES) as swarm:
-        for sampling in ({}, HOT):
+        for sampling, way in (({}, {}), (HOT, {}), (HOT, {"depth": 1, "window": 4})):
             plain = await write(swarm, **sampling, **PLAIN)
-            text = await write(swarm, **sampling)
+            text = await write(swarm, **sampling, **way)
             assert text.token_ids == plain.token_ids
             assert text.stats.draft_error is None
     assert text.stats.accepted_tokens > NEW / 4

@@ -97,7 +97,8 @@ async def test_texts_are_those_of_plain_decoding(with_head: Material) -> None:
             assert text.stats.drafted_tokens > 0, name
             assert text.stats.bytes_received > plain.stats.bytes_received
             if "hot" in name:
-                assert text.stats.accepted_tokens > NEW / 4, name
+                # Without a window, how much is drafted in time depends on the clock.
+                assert text.stats.accepted_tokens > (NEW / 4 if "window" in options else 0), name
 
 
 @pytest.mark.parametrize("stages", [(), (1,), (0, 1, 2)], ids=str)

@@ -21,7 +21,7 @@ OURS = ("peers", "swarm")
 MODULES = (
     *("peers.cli", "peers.server", "peers.ops.metrics", "peers.ops.health_server"),
     *("swarm.network.nat.relay_node", "swarm.cli.main", "swarm.client.client"),
-    "swarm.gateway.server",
+    *("swarm.gateway.server", "peers.ops.progress"),
     *("transformers.models.auto.tokenization_auto", "transformers.models.llama.modeling_llama"),
 )
 COMMANDS = {"peers.cli": "peers.cli", "swarm.cli": "swarm.cli.main"}  # by what `python -m` is given
