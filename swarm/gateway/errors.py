@@ -22,6 +22,7 @@ from swarm.errors import (
 )
 
 MAX_MESSAGE_CHARS = 1000  # a message may quote the request
+MAX_QUOTED_CHARS = 4 * MAX_MESSAGE_CHARS  # of a problem that are looked at
 MAX_PROBLEM_CHARS = 800  # of a problem that a sentence of ours follows
 AGAIN = (
     "ask again later: the same seed gives the same text. The text so far is not kept, unless it was"
@@ -194,8 +195,12 @@ def error_reply(error: BaseException) -> ErrorReply:
 
 
 def _in_one_line(text: str) -> str:
-    """Return a text, which may quote the request, without line ends and control characters."""
-    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+    """Return the beginning of a text without line ends and control characters.
+
+    The text may quote a request of many megabytes.
+    """
+    words = " ".join(text[:MAX_QUOTED_CHARS].split())
+    return "".join(char if char.isprintable() else "?" for char in words)
 
 
 def _param(error: SwarmError) -> str | None:
