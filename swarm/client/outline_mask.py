@@ -99,6 +99,8 @@ class OutlineMask:
         self._parts = parts
         self._texts = texts
         self._ends = texts.of(ends)
+        bounding = [each.marker for each in outline.triggers if each.constraint is not None]
+        self._bounding = tuple(dict.fromkeys(bounding))  # one for many functions
         self._signs = [_sign(trigger) for trigger in outline.triggers]
         markers = [each.marker for each in outline.triggers] + [*(outline.thoughts or ())]
         signs = any(each.before for each in outline.triggers)
@@ -162,7 +164,7 @@ class OutlineMask:
     def _markers(self, place: Place) -> Sequence[str]:
         """Return the markers that end this free text."""
         if place.stage is not Stage.THOUGHTS:
-            return [each.marker for each in self._outline.triggers if each.constraint is not None]
+            return self._bounding
         thoughts = self._outline.thoughts
         return [] if thoughts is None or self._outline.answer is None else [thoughts[1]]
 
