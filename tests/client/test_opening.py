@@ -44,13 +44,11 @@ def kept(swarm: Swarm, prompt: list[int], strike: Any = None, **options: Any) ->
     return soon(swarm.write(strike, prompt=prompt, keep=True, **options))
 
 
-@pytest.mark.parametrize("choice", [{}, HOT], ids=["greedy", "seeded"])
-@pytest.mark.parametrize("way", WAYS, ids=WAY_NAMES)
+@pytest.mark.parametrize("options", [*WAYS, HOT], ids=[*WAY_NAMES, "streaming, seeded"])
 async def test_another_conversation_begins_with_what_a_kept_one_holds(
-    way: dict[str, Any], choice: dict[str, Any], make: Callable[[], Swarm]
+    options: dict[str, Any], make: Callable[[], Swarm]
 ) -> None:
     async with swarm_of(make, *STAGES) as swarm:
-        options = {**way, **choice}
         first = await kept(swarm, ONE, **options)
         second = await kept(swarm, OTHER, **options)
         expected = await alone(swarm, OTHER, **options)
