@@ -60,6 +60,9 @@ The sum \\( a_1 * b_2 * c_3 \\) costs $5, not $6.
 \\[
 x_1 = \\frac{1}{2}
 \\]
+
+=$$x
+$$
 """
 HOSTILE = """<img src=x onerror="window.hacked = 1"> <script>window.hacked = 1</script>
 
@@ -105,6 +108,13 @@ a | b
 words
 |x|y|
 |-|-|: no table
+
+words
+\\[ x
+\\]: no formula
+
+=$$x
+$$
 
 > q
 lazy

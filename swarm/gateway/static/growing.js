@@ -118,12 +118,17 @@ function lastBegun(blocks, text) {
   if (begins !== text.length) return 0;
   for (let at = blocks.length - 1; at > 0; at -= 1) {
     begins -= blocks[at].raw.length;
-    const { type } = blocks[at];
-    const firstLine = text.indexOf("\n", begins);
-    const complete = type === "table" ? text.indexOf("\n", firstLine + 1) : firstLine; // a table begins with two lines
-    if (type !== "space" && complete >= 0 && firstLine >= 0) return at;
+    if (blocks[at].type !== "space" && hasBegun(blocks[at], text.slice(begins))) return at;
   }
   return 0;
+}
+
+/** Tell whether no more text can make another kind of block of this one: its first line is complete. */
+function hasBegun({ type, raw }, text) {
+  const line = text.indexOf("\n");
+  if (type === "table") return line >= 0 && text.includes("\n", line + 1); // it begins with two lines
+  if (type === "blockFormula") return text.includes("\n", raw.trimEnd().length); // its end is followed by nothing else
+  return line >= 0;
 }
 
 /** `links`, and those that blocks define; the first definition of a name counts. */

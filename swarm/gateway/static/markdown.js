@@ -25,7 +25,7 @@ const blockFormula = {
   name: "blockFormula",
   level: "block",
   tokenizer: blockFormulaAt,
-  start: (text) => Array.from(text.matchAll(/^(?:\$\$|\\\[)/gm), ({ index }) => index).find((index) => blockFormulaAt(text.slice(index))),
+  start: (text) => Array.from(text.matchAll(/\n(?=\$\$|\\\[)/g), ({ index }) => index + 1).find((index) => blockFormulaAt(text.slice(index))),
 };
 
 const inlineFormula = {
