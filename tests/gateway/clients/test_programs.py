@@ -21,14 +21,18 @@ from docs.markdown import ROOT, blocks
 
 from helpers.client_packages import SETTING, read_clients
 from helpers.gateway_in_process import gateway_over
-from helpers.loopback import soon
 from helpers.swarm_in_process import Material
+from swarm.gateway import requests
+from swarm.util.tasks import within
 
 HERE = Path(__file__).parent
 PAGE = ROOT / "docs" / "clients.md"
 DOCUMENTED = "http://127.0.0.1:8000"
 CLIENTS = read_clients()
 PYTHON = sorted(path.stem.removeprefix("check_") for path in HERE.glob("check_*.py"))
+PATIENCE_S = 400.0  # a library may be imported for half a minute on a busy machine
+# Of a chat that sets no limit, as the examples do: sampled, a text of the demo may be long.
+TOKENS = 256
 # No client asks the internet for anything.
 OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LANGSMITH_TRACING": "false"}
 BORROWED = {"httpx": "openai"}  # it is set up by no lines of its own
@@ -42,8 +46,10 @@ def _marked(name: str) -> object:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def url(demo: Material) -> AsyncIterator[str]:
-    async with gateway_over(demo) as served:
-        yield served.url
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(requests, "CHAT_TOKENS", TOKENS)
+        async with gateway_over(demo) as served:
+            yield served.url
 
 
 @on_one_loop
@@ -107,7 +113,7 @@ async def _check(folder: Path, *command: str) -> None:
         env={**os.environ, **OFFLINE, "HOME": f"{folder}", "PYTHONPATH": f"{folder}"},
     )
     try:
-        out, _ = await soon(process.communicate())
+        out, _ = await within(PATIENCE_S, process.communicate())
     finally:
         if process.returncode is None:
             process.kill()
