@@ -47,6 +47,7 @@ from swarm.demo import locate
 from swarm.errors import ExitCode
 from swarm.terminal import console, signals, stdio
 from swarm.terminal.activity import activity, busy
+from swarm.util.importing import uncollected
 
 if TYPE_CHECKING:
     from peers.options import PeerOptions
@@ -111,11 +112,12 @@ def join(
     terminal let the peer leave in order; a second one ends it at once.
     """
     network = entered_through(node.named_network(), node.lan)
-    import torch
+    with uncollected():
+        import torch
 
-    from peers.options import PeerOptions
-    from swarm.model.device import choose_device
-    from swarm.model.quantization import named
+        from peers.options import PeerOptions
+        from swarm.model.device import choose_device
+        from swarm.model.quantization import named
 
     options = PeerOptions(
         model=locate(model),
@@ -148,8 +150,9 @@ def _serve(options: "PeerOptions", model: str, until_eof: bool, as_json: bool) -
     Args:
         model: as the operator named it.
     """
-    from peers.ops.progress import loading_bar
-    from peers.server import serve
+    with uncollected():
+        from peers.ops.progress import loading_bar
+        from peers.server import serve
 
     network = options.network
 
@@ -196,12 +199,13 @@ def bootstrap(node: NodeOptions, as_json: bool) -> None:
     from swarm.keylock import held
 
     network = node.named_network()
-    from peers.ops.health_server import monitored
-    from peers.ops.metrics import NodeMetrics
-    from swarm.network.dht.directory import Directory
-    from swarm.network.nat.dialback import answering
-    from swarm.network.nat.mdns import announced
-    from swarm.network.nat.relay_node import join_and_relay
+    with uncollected():
+        from peers.ops.health_server import monitored
+        from peers.ops.metrics import NodeMetrics
+        from swarm.network.dht.directory import Directory
+        from swarm.network.nat.dialback import answering
+        from swarm.network.nat.mdns import announced
+        from swarm.network.nat.relay_node import join_and_relay
 
     key_file = node.key_file("bootstrap.key")
     identity = Identity.load_or_create(key_file) if key_file else Identity.generate()

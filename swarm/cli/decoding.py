@@ -16,6 +16,7 @@ from swarm.cli.options import (
 )
 from swarm.cli.params import FILE, ModelName, Number, Text
 from swarm.demo import locate
+from swarm.util.importing import uncollected
 
 if TYPE_CHECKING:
     from swarm.client.client import SwarmClient
@@ -334,8 +335,9 @@ class DecodingOptions:
         compute: "ComputeOptions",
     ) -> "SwarmClient":
         """Return a client of ``model``, which is not entered yet."""
-        from swarm.client.client import SwarmClient
-        from swarm.config import state_dir
+        with uncollected():
+            from swarm.client.client import SwarmClient
+            from swarm.config import state_dir
 
         return SwarmClient(
             locate(model),
