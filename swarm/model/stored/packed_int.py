@@ -90,7 +90,8 @@ class PackedInt(Layout):
 
     def _unpack(self, words: torch.Tensor, signed: bool) -> torch.Tensor:
         """Return the codes in float32: int32 [rows, n] -> [rows, n * codes in a word]."""
-        packed = words.view(torch.uint8)  # the lowest byte first, as safetensors stores them
+        # The lowest byte first, as safetensors stores them. One word a row may have any stride.
+        packed = words.flatten().view(torch.uint8).view(len(words), -1)
         if self.bits == 4:
             return unpack_nibbles(packed, SIGNED if signed else UNSIGNED)
         codes = packed.to(torch.float32)

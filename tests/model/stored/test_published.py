@@ -14,6 +14,7 @@ from peers.compute.memory import Needs
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.folder import look
 from swarm.model.span import Span
+from swarm.model.stored import forms
 from swarm.model.stored.packed import PackedTensor
 from swarm.model.work import Work
 
@@ -67,9 +68,12 @@ def packed_parameters(span: Span) -> dict[str, PackedTensor]:
     ids=[*PUBLISHED, "dense fp8", "dense int4", "gpt-oss", "llama4"],
 )
 def test_two_spans_give_what_the_meant_weights_give(
-    architecture: Architecture, published: Published, tmp_path: Path
+    architecture: Architecture,
+    published: Published,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In chunks, and beside a neighbour."""
+    """In chunks, beside a neighbour, and where matrices are widened a few rows at a time."""
     folder, model = publish(architecture, published, tmp_path)
     look(str(folder))
     chain = Chain(Checkpoint.open(str(folder)))
@@ -79,6 +83,8 @@ def test_two_spans_give_what_the_meant_weights_give(
     second, beside = chain.run((session, text[5:]), (neighbour, other))
     assert_equal_logits(torch.cat([first, second]), whole_logits(model, text))
     assert_equal_logits(beside, whole_logits(model, other))
+    monkeypatch.setattr(forms, "CHUNK", 1)  # as few rows as share a scale
+    assert_equal_logits(chain.run((chain.open(), text))[0], whole_logits(model, text))
     for span in chain.spans:
         assert span.packs
         assert packed_parameters(span)
