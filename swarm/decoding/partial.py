@@ -306,8 +306,9 @@ class PartialRow:
         margin = SCORE_MARGIN * (1.0 + abs(sampling.least))
         relative = (self._known - self._best) / self._at
         others_out = (self._ceiling - self._best) / self._at < sampling.least - margin
+        likely = (relative >= sampling.least + margin) | (relative == 0.0)  # the best always is
         return _Inside(
-            inside.certainly_in & (relative >= sampling.least + margin),
+            inside.certainly_in & likely,
             inside.certainly_out | (relative < sampling.least - margin),
             inside.others_out or others_out,
         )

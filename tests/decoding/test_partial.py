@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers.masks import EveryThird
@@ -78,6 +78,7 @@ def test_a_certain_choice_is_that_of_the_whole_row(
 
 @settings(max_examples=100)
 @given(st.integers(0, 10_000), samplings, shapings)
+@example(0, Sampling(temperature=0.3, min_p=1.0), NO_SHAPING)
 def test_it_is_certain_wherever_bounds_of_every_logit_are(
     seed: int, sampling: Sampling, shaping: Shaping
 ) -> None:
