@@ -2,13 +2,15 @@
 
 from typing import Annotated, Literal
 
-from docs_snippet import model
+from docs_snippet import model as documented
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
 QUESTION = "What is 1 + 2?"
 Digit = Annotated[int, Field(ge=0, le=9)]
+# Sampled, JSON of the demo's model may be longer than an answer may be.
+model = documented.model_copy(update={"temperature": 0})
 brief = model.bind(max_tokens=16)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from docs_snippet import model
+from docs_snippet import model as documented
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel, Field
@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 QUESTION = "What is 1 + 2?"
 CHAT = [ChatMessage(role="user", content=QUESTION)]
 Digit = Annotated[int, Field(ge=0, le=9)]
+model = documented.model_copy(update={"temperature": 0})
 brief = model.model_copy(update={"max_tokens": 16})
 
 
