@@ -9,7 +9,7 @@ from swarm.wire.faults import FaultCode
 from swarm.wire.messages import Fault
 
 
-def broken(peer: ChainPeer, why: str, code: FaultCode | None = None) -> ChainBroken:
+def broken_by(peer: ChainPeer, why: str, code: FaultCode | None = None) -> ChainBroken:
     """Return the failure of a peer; ``code`` is what it reported itself."""
     return ChainBroken(peer.peer_id, peer.layers, why, code)
 
@@ -22,10 +22,10 @@ def failure(event: Event, members: Members[P], chain: Collection[P]) -> ChainBro
     """
     peer = members[event.peer_id]
     if isinstance(event, Lost):
-        return broken(peer, event.why)
+        return broken_by(peer, event.why)
     if isinstance(event.message, Fault):
         fault = event.message
         blamed = members.to_blame(event.peer_id, fault, chain) or peer
         code = fault.code if blamed == peer else None
-        return broken(blamed, fault.text or fault.code.value, code)
-    return broken(peer, f"it sent {type(event.message).__name__} out of turn")
+        return broken_by(blamed, fault.text or fault.code.value, code)
+    return broken_by(peer, f"it sent {type(event.message).__name__} out of turn")

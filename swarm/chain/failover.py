@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
+from swarm.chain.blame import broken_by
 from swarm.chain.session import ChainSession
 from swarm.chain.spares import Spare
 from swarm.chain.stage import ChainLink, take_leave
@@ -151,7 +152,7 @@ class Repairer:
             verdict = standstill.look(progress, self._clock())
             if verdict.peer_id is not None:
                 link = protocol.parties[verdict.peer_id]
-                self._blame(protocol.broken(link, "it makes no progress"))
+                self._blame(broken_by(link, "it makes no progress"))
                 return {verdict.peer_id}
             if verdict.over:
                 return set()
@@ -185,7 +186,7 @@ class Repairer:
             if isinstance(reply, Progress):
                 progress[link.peer_id] = reply
             else:
-                self._blame(reply or self._session.protocol.broken(link, "it does not answer"))
+                self._blame(reply or broken_by(link, "it does not answer"))
                 broken.add(link.peer_id)
         return progress
 
@@ -311,7 +312,7 @@ class Repairer:
     ) -> None:
         """Let a peer that stood by take a place. It holds everything, or is about to."""
         session, link = self._session, spare.link
-        late = session.protocol.broken(link, "it stood by, and was not told everything")
+        late = broken_by(link, "it stood by, and was not told everything")
         try:
             session.admit(link, spare.onward, spare.taps)
             if behind is not None:

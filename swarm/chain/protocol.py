@@ -16,7 +16,7 @@ import torch
 
 from swarm.chain.answer import ChainAnswer
 from swarm.chain.beginning import SessionBeginning
-from swarm.chain.blame import broken, failure
+from swarm.chain.blame import broken_by, failure
 from swarm.chain.events import Event, Lost, Outgoing, Received
 from swarm.chain.in_flight import InFlight, NotAsked
 from swarm.chain.members import Members, P
@@ -137,7 +137,7 @@ class ChainProtocol(Generic[P]):
         for peer, reply in zip(peers, replies, strict=True):
             self._taps.opened(peer, reply.taps)
             if not self.beginning.opened(reply):
-                raise self.broken(peer, "it does not begin as asked", FaultCode.NO_SESSION)
+                raise broken_by(peer, "it does not begin as asked", FaultCode.NO_SESSION)
         self.beginning.fork = None
 
     def admit(self, peer: P, onward: Hop | None, taps: bool = False) -> None:
@@ -354,8 +354,6 @@ class ChainProtocol(Generic[P]):
         """Return what an event says against whom. It must come from a member."""
         return failure(event, self._members, self.chain)
 
-    broken = staticmethod(broken)
-
     def _is_news(self, event: Event) -> bool:
         """Return whether an event comes from a member, and speaks against none that has left.
 
@@ -375,11 +373,11 @@ class ChainProtocol(Generic[P]):
     def _answer(self, peer_id: str, result: Result, at: float) -> ChainAnswer | None:
         last = self.chain[-1]
         if peer_id != last.peer_id:
-            raise self.broken(self._members[peer_id], "it answered, and is not the last one")
+            raise broken_by(self._members[peer_id], "it answered, and is not the last one")
         try:
             matched = self._flight.answered(result, at)
         except NotAsked as error:
-            raise self.broken(last, str(error)) from None
+            raise broken_by(last, str(error)) from None
         self._terms.check_kind(result, last)
         if matched is None:
             return None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from swarm.chain.answer import ChainAnswer
 from swarm.chain.beginning import know_forks
+from swarm.chain.blame import broken_by
 from swarm.chain.events import Event, Lost, Outgoing, Received
 from swarm.chain.protocol import ChainProtocol, Reply
 from swarm.chain.stage import ChainLink
@@ -277,7 +278,7 @@ class ChainSession:
         try:
             await self.post(link.connection, message)
         except LinkClosed as error:
-            raise self.protocol.broken(link, error.why) from None
+            raise broken_by(link, error.why) from None
 
     async def post(self, connection: Connection, message: Message) -> int:
         """Send a message whose bytes count as the session's, and return its size. Raises
@@ -297,7 +298,7 @@ class ChainSession:
         """
         replies = await self.poll(kind, links, seconds, stop_at_faults=True)
         for link in links:
-            silent = self.protocol.broken(link, f"no answer in {seconds:g} s")
+            silent = broken_by(link, f"no answer in {seconds:g} s")
             reply = replies.get(link.peer_id, silent)
             if isinstance(reply, ChainBroken):
                 raise reply
