@@ -22,7 +22,10 @@ COMBINING = frozenset(
 BESIDE_PROPERTIES = frozenset({"anyOf", "$ref"})  # likewise in the same schema as properties
 # Where a schema holds others: as its value, or as the values of a list or an object.
 HOLDING = ("items", "additionalProperties", "anyOf", "prefixItems")
-HOLDING_BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
+HOLDING_BY_NAME = (
+    *("properties", "patternProperties", "$defs", "definitions"),
+    *("dependencies", "dependentSchemas"),
+)
 
 
 def narrow(schema: Any) -> None:

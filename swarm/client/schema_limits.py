@@ -1,8 +1,10 @@
 """What of a JSON schema is left out before it is compiled, and what would take too long."""
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+from swarm.client.json_schema import HOLDING_BY_NAME
 from swarm.errors import RequestError
 
 # Formats that llguidance follows; all others are remarks, as JSON Schema has them by default.
@@ -31,7 +33,16 @@ def prepare(schema: Any) -> None:
             parts += part
         elif isinstance(part, dict):
             _prepare(part)
-            parts += [each for key, each in part.items() if key not in VALUES]
+            parts += _inside(part)
+
+
+def _inside(part: dict[str, Any]) -> Iterator[Any]:
+    """Yield what may hold schemas inside one. A property may have any name, that of a key too."""
+    for key, each in part.items():
+        if key in HOLDING_BY_NAME and isinstance(each, dict):
+            yield from each.values()
+        elif key not in VALUES:
+            yield each
 
 
 def _prepare(part: dict[str, Any]) -> None:

@@ -30,6 +30,8 @@ def test_other_formats_are_remarks(grammars):
     kept = json.loads(json.dumps(part))
     prepare(part)
     assert part == kept
+    named = {"type": "object", "properties": {"enum": made}, "required": ["enum"]}
+    assert grammars.mask(schema(named), ENDS).ends(ids('{"enum": "x"}'))
 
 
 def test_alternatives_of_which_one_holds_are_alternatives(grammars):
@@ -59,6 +61,7 @@ def test_a_schema_of_one_word(grammars):
         ({"multipleOf": MAX_MULTIPLE + 1}, "multipleOf"),
         ({"multipleOf": 1.23456}, "multipleOf"),
         ({"properties": {str(n): {} for n in range(MAX_PROPERTIES + 1)}}, "properties"),
+        ({"properties": {"default": {"multipleOf": MAX_MULTIPLE + 1}}}, "multipleOf"),
     ],
 )
 def test_what_would_take_long_is_refused(grammars, part, field):
