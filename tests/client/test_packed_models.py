@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import torch
 from transformers import PreTrainedModel
 
 from helpers.gguf_files import Q4_0, convert
@@ -23,6 +22,7 @@ from helpers.swarm_in_process import (
     Material,
     Swarm,
     changed_slightly,
+    greedy_text,
     swarm_of,
 )
 from swarm.model.stored.packed import PackedTensor
@@ -74,19 +74,9 @@ def material(packed: Packed) -> Material:
     return packed.material
 
 
-def text_of(whole: PreTrainedModel, prompt: list[int]) -> tuple[int, ...]:
-    """The text of transformers alone."""
-    with torch.inference_mode():
-        for _ in range(NEW):
-            logits = whole(input_ids=torch.tensor([prompt]), use_cache=False).logits[0, -1]
-            logits[2] = float("-inf")  # the end of a text, which the swarm is not to choose either
-            prompt = [*prompt, int(logits.argmax())]
-    return tuple(prompt[-NEW:])
-
-
 @pytest.fixture(scope="module")
 def expected(packed: Packed) -> tuple[int, ...]:
-    return text_of(packed.whole, PROMPT)
+    return greedy_text(packed.whole, PROMPT)
 
 
 async def test_a_peer_that_dies_is_replaced(
@@ -111,7 +101,7 @@ async def test_turns_are_kept_and_honest_peers_agree(
     async with swarm_of(make, *STAGES, *STAGES, *STAGES) as swarm, swarm.audits() as audits:
         assert (await soon(swarm.write(keep=True))).token_ids == expected
         second = await soon(swarm.write(prompt=prompt, keep=True))
-        assert second.token_ids == text_of(packed.whole, prompt)
+        assert second.token_ids == greedy_text(packed.whole, prompt)
         assert second.stats.cached_tokens == len(PROMPT) + NEW - 1
         await soon(audits.settle())
         assert (audits.audits.texts, audits.audits.disagreements) == (2, 0)

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from helpers.loopback import soon
 from helpers.recurrent_models import RECURRENT
 from helpers.strikes import WAY_NAMES, WAYS, killing, when_all_stand_by
-from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
+from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, greedy_text, swarm_of
 from swarm.outputs import Generation
 
 REMARK = [11, 12, 13]
@@ -35,12 +35,7 @@ def material(folder: Path) -> Material:
 def whole(folder: Path, prompt: list[int]) -> tuple[int, ...]:
     """The text of transformers alone."""
     model = AutoModelForCausalLM.from_pretrained(folder / "target", dtype=torch.float32)
-    with torch.inference_mode():
-        for _ in range(NEW):
-            logits = model(input_ids=torch.tensor([prompt]), use_cache=False).logits[0, -1]
-            logits[2] = float("-inf")  # the end of a text, which the swarm is not to choose either
-            prompt = [*prompt, int(logits.argmax())]
-    return tuple(prompt[-NEW:])
+    return greedy_text(model, prompt)
 
 
 @pytest.fixture(scope="module")

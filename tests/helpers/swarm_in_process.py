@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import PreTrainedModel
 
 from helpers.loopback import (
@@ -103,6 +104,17 @@ class Material:
             SharedHead(Head.load(checkpoint)),
             draft,
         )
+
+
+def greedy_text(model: PreTrainedModel, prompt: Sequence[int]) -> tuple[int, ...]:
+    """Return the new tokens of transformers alone: as many as the swarm's texts have."""
+    tokens = [*prompt]
+    with torch.inference_mode():
+        for _ in range(NEW):
+            logits = model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
+            logits[2] = float("-inf")  # the end of a text, which the swarm is not to choose either
+            tokens.append(int(logits.argmax()))
+    return tuple(tokens[-NEW:])
 
 
 def changed_slightly(model: PreTrainedModel) -> PreTrainedModel:

@@ -6,23 +6,23 @@ Figures are those of the computer that it runs on, so look at each picture befor
 
 import argparse
 import asyncio
-import shutil
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import torch
 from PIL import Image
-from playwright.async_api import async_playwright
 
+from helpers.browser import CHROMIUM, chromium
 from swarm.client.client import SwarmClient
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.local import LocalSwarm
 from swarm.gateway.server import Settings, serving
 
 FOLDER = Path(__file__).parents[2] / "docs" / "images"
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ("--disable-gpu", "--no-sandbox")
 SPANS = [(0, 2), (1, 5), (2, 4), (4, 6), (4, 8), (6, 8)]  # one to three peers for a layer
 KILLED = 5  # of these; the others still serve all layers
 LINK_MS = 20.0
@@ -44,8 +44,7 @@ COLOURS = 256
 
 async def main(folder: Path) -> None:
     """Take all pictures. Raises what playwright and `LocalSwarm` raise."""
-    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if chromium is None:
+    if CHROMIUM is None:
         raise SystemExit("no Chromium is installed: apt install chromium")
     torch.set_num_threads(1)
     async with AsyncExitStack() as life:
@@ -59,10 +58,7 @@ async def main(folder: Path) -> None:
         )
         await life.enter_async_context(client)
         url = await life.enter_async_context(serving([client], Settings(port=0, remember=False)))
-        browser = await (await life.enter_async_context(async_playwright())).chromium.launch(
-            executable_path=chromium, args=FLAGS
-        )
-        life.push_async_callback(browser.close)
+        browser = await life.enter_async_context(chromium())
         await chat(await page_of(browser, url, 720), folder / "chat.png")
         await speed(browser, url, folder / "speed.png")
         page = await page_of(browser, f"{url}/swarm", 660)

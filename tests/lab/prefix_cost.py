@@ -17,7 +17,6 @@ import os
 import random
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -30,6 +29,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from helpers.loopback import WORDS, tokenizer_of
 from helpers.swarm_in_process import Material, Swarm
 from swarm.client.models import ClientModels
+from swarm.demo.local import even_spans
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 
@@ -57,9 +57,7 @@ def random_model(folder: Path, positions: int) -> None:
 def load(folder: Path) -> tuple[Material, list[tuple[int, int]]]:
     """Return the peers' spans and the client's models, and how the chain is cut."""
     checkpoint = Checkpoint.open(str(folder))
-    layers = checkpoint.num_layers
-    cuts = [layers * place // CHAIN for place in range(CHAIN + 1)]
-    stages = list(pairwise(cuts))
+    stages = even_spans(checkpoint.num_layers, CHAIN)
     spans = {stage: Span.load(checkpoint, *stage) for stage in stages}
     return Material(checkpoint, spans, ClientModels.of(checkpoint, None)), stages
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from helpers.local_swarm import replace_peer
+from helpers.programs import output_of
 from lab.internet import Internet
 from lab.links import Link
 from swarm.demo import TARGET
 from swarm.demo.local import NETWORK, LocalSwarm
 from swarm.demo.problems import problems
-from swarm.util.tasks import within
 
 IMPOSSIBLE = Internet.possible()
 pytestmark = [
@@ -62,10 +62,4 @@ async def run(internet: Internet, swarm: LocalSwarm, *command: str) -> Any:
         *internet.inside(CLIENT, [sys.executable, "-m", "swarm.cli", *command, *options]),
         stdout=asyncio.subprocess.PIPE,
     )
-    try:
-        out, _ = await within(PATIENCE_S, process.communicate())
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return json.loads(out)
+    return json.loads(await output_of(process, PATIENCE_S))

@@ -21,9 +21,9 @@ from docs.markdown import ROOT, blocks
 
 from helpers.client_packages import SETTING, read_clients
 from helpers.gateway_in_process import gateway_over
+from helpers.programs import output_of
 from helpers.swarm_in_process import Material
 from swarm.gateway import requests
-from swarm.util.tasks import within
 
 HERE = Path(__file__).parent
 PAGE = ROOT / "docs" / "clients.md"
@@ -112,12 +112,7 @@ async def _check(folder: Path, *command: str) -> None:
         cwd=folder,
         env={**os.environ, **OFFLINE, "HOME": f"{folder}", "PYTHONPATH": f"{folder}"},
     )
-    try:
-        out, _ = await within(PATIENCE_S, process.communicate())
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    out = await output_of(process, PATIENCE_S)
     assert process.returncode == 0, out.decode()
     failures: dict[str, str] = json.loads(report.read_text())
     assert not failures, "\n".join(f"{name}: {trace}" for name, trace in failures.items())
