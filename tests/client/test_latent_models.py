@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from helpers.loopback import soon
 from helpers.models import ARCHITECTURES
 from helpers.strikes import WAY_NAMES, WAYS, killing
-from helpers.swarm_in_process import NEW, PROMPT, STAGES, Material, Swarm, swarm_of
+from helpers.swarm_in_process import PROMPT, STAGES, Material, Swarm, greedy_text, swarm_of
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +31,7 @@ def material(folder: Path) -> Material:
 def expected(material: Material, folder: Path) -> tuple[int, ...]:
     """The text of transformers alone."""
     model = AutoModelForCausalLM.from_pretrained(folder / "target", dtype=torch.float32)
-    text = list(PROMPT)
-    with torch.inference_mode():
-        for _ in range(NEW):
-            logits = model(input_ids=torch.tensor([text]), use_cache=False).logits[0, -1]
-            logits[2] = float("-inf")  # the end of a text, which the swarm is not to choose either
-            text.append(int(logits.argmax()))
-    return tuple(text[-NEW:])
+    return greedy_text(model, PROMPT)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=WAY_NAMES)
