@@ -38,6 +38,13 @@ PARTS = {
 TABLES = tables(PAGE)
 
 
+def test_the_page_is_about_the_versions_that_are_spoken() -> None:
+    page = PAGE.read_text()
+    first, *_, last = codec.SUPPORTED_VERSIONS
+    assert f"in version {codec.PROTOCOL_VERSION}: enough to write another" in page
+    assert f"Ours speaks {first} to {last}." in page
+
+
 def test_every_kind_of_message_is_listed() -> None:
     assert [row[0] for row in TABLES["Messages"]] == list(KINDS)
 
