@@ -92,15 +92,25 @@ class LocalTarget:
             mask[row, longest - len(prompt) :] = 1
         ids, mask = ids.to(self.device), mask.to(self.device)
         cache = roomy_cache(self.checkpoint.config)
+
+        def given(ids: Tensor, mask: Tensor) -> dict[str, Any]:
+            """Return what the model reads: the newest tokens, and which of all are no padding."""
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+            return {
+                "input_ids": ids,
+                "attention_mask": mask,
+                "position_ids": positions,
+                "past_key_values": cache,
+                "use_cache": True,
+            }
+
+        # The LM head is asked behind single tokens alone: for the last ones of longer rows, torch
+        # would make a batch of products, with a copy of the head's weights for each text.
+        if longest > 1:
+            self._decoder(**given(ids[:, :-1], mask[:, :-1]))
+            ids = ids[:, -1:]
         for _ in range(writing.max_new_tokens):
-            logits = self._model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :],
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
+            logits = self._model(**given(ids, mask)).logits[:, -1]
             chosen = _choose(logits, writing.temperature, self._generator)
             for row, token in zip(rows, chosen.tolist(), strict=True):
                 if row != OVER:
