@@ -5,14 +5,25 @@ from torch import Tensor
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum with an orthogonalised update, in float32.
+    """Momentum with an orthogonalised update.
 
-    `torch.optim.Muon` iterates in bfloat16, which takes fifty times as long on a CPU without
+    `torch.optim.Muon` orthogonalises in bfloat16, which takes fifty times as long on a CPU without
     bfloat16 units.
+
+    Args:
+        dtype: in which updates are orthogonalised. A CPU with units for bfloat16 takes about half
+            as long in it.
     """
 
-    def __init__(self, matrices: list[Tensor], lr: float, momentum: float = 0.95) -> None:
+    def __init__(
+        self,
+        matrices: list[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__(matrices, {"lr": lr, "momentum": momentum})
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -20,7 +31,8 @@ class Muon(torch.optim.Optimizer):
             for matrix in group["params"]:
                 average = self.state[matrix].setdefault("average", torch.zeros_like(matrix))
                 average.lerp_(matrix.grad, 1 - group["momentum"])
-                update = orthogonalize(matrix.grad.lerp(average, group["momentum"]))
+                smoothed = matrix.grad.lerp(average, group["momentum"])
+                update = orthogonalize(smoothed.to(self._dtype))
                 scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
                 matrix.add_(update, alpha=-group["lr"] * scale)
 

@@ -24,6 +24,8 @@ from swarm.util.files import whole_file
 
 WARMUP_SHARE = 0.02  # of the training
 DECAY_SHARE = 0.6  # of the training
+LEAST_BATCH = 512  # tokens
+MOST_BATCH = 4096  # tokens; their logits take a gigabyte
 MIXED_HIDDEN = 512  # smaller products take longer in bfloat16, with their conversions
 SAVE_S = 60.0
 FADE = 0.95  # what earlier steps count in the figures that are shown
@@ -43,7 +45,7 @@ class Recipe:
 
     seconds: float
     passes: int = 12
-    batch_tokens: int = 512
+    batch_tokens: int = LEAST_BATCH
     matrix_lr: float = 0.02
     lr: float = 1e-3
     seed: int = 0
@@ -83,14 +85,14 @@ class Training:
         self._recipe = recipe
         matrices: list[Tensor] = [each for each in head.parameters() if each.ndim == 2]
         rest = [each for each in head.parameters() if each.ndim != 2]
-        self._optimizers: list[Any] = [
-            Muon(matrices, lr=recipe.matrix_lr),
-            torch.optim.AdamW(rest, lr=recipe.lr, betas=(0.9, 0.95), weight_decay=0.0),
-        ]
-        self._peaks = (recipe.matrix_lr, recipe.lr)
         device = next(head.parameters()).device
         mixed = head.shape.hidden >= MIXED_HIDDEN and has_bfloat16(device)
         self._mixed = torch.autocast(device.type, torch.bfloat16, enabled=mixed)
+        self._optimizers: list[Any] = [
+            Muon(matrices, recipe.matrix_lr, dtype=torch.bfloat16 if mixed else torch.float32),
+            torch.optim.AdamW(rest, lr=recipe.lr, betas=(0.9, 0.95), weight_decay=0.0),
+        ]
+        self._peaks = (recipe.matrix_lr, recipe.lr)
 
     @property
     def share(self) -> float:
@@ -169,6 +171,15 @@ class Training:
         except (RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError):
             problem = f"{checkpoint} is damaged, or of another head; delete it to begin anew"
             raise ConfigError("out", problem) from None
+
+
+def batch_tokens_for(hidden: int) -> int:
+    """Return the size of batches for a head of this width.
+
+    Muon orthogonalises a matrix of ``hidden`` rows and columns in 30 x hidden^3 operations, however
+    large the batch; a token takes 12 x hidden^2, rollout included. So about as much goes into each.
+    """
+    return min(max(LEAST_BATCH, 2 * hidden), MOST_BATCH)
 
 
 def learning_rate(share: float) -> float:
