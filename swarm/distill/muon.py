@@ -11,6 +11,8 @@ class Muon(torch.optim.Optimizer):
     bfloat16 units.
 
     Args:
+        decay: of the weights, at a learning rate of one. An update has singular values near one, so
+            no matrix comes to stretch anything by more than ``1 / decay``.
         dtype: in which updates are orthogonalised. A CPU with units for bfloat16 takes about half
             as long in it.
     """
@@ -20,9 +22,10 @@ class Muon(torch.optim.Optimizer):
         matrices: list[Tensor],
         lr: float,
         momentum: float = 0.95,
+        decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__(matrices, {"lr": lr, "momentum": momentum})
+        super().__init__(matrices, {"lr": lr, "momentum": momentum, "decay": decay})
         self._dtype = dtype
 
     @torch.no_grad()
@@ -34,6 +37,7 @@ class Muon(torch.optim.Optimizer):
                 smoothed = matrix.grad.lerp(average, group["momentum"])
                 update = orthogonalize(smoothed.to(self._dtype))
                 scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+                matrix.mul_(1 - group["lr"] * group["decay"])
                 matrix.add_(update, alpha=-group["lr"] * scale)
 
 

@@ -40,13 +40,16 @@ class Recipe:
         passes: over the texts, at most.
         batch_tokens: of a batch, at most.
         matrix_lr: of Muon, for the matrices.
+        matrix_decay: of the matrices; see `Muon`. Without, long trainings diverge: nothing else
+            bounds what enters the attention, which has no norm before it.
         lr: of AdamW, for the rest.
     """
 
     seconds: float
     passes: int = 12
     batch_tokens: int = LEAST_BATCH
-    matrix_lr: float = 0.02
+    matrix_lr: float = 0.01
+    matrix_decay: float = 0.25
     lr: float = 1e-3
     seed: int = 0
     lags: Lags = field(default_factory=Lags)
@@ -89,7 +92,12 @@ class Training:
         mixed = head.shape.hidden >= MIXED_HIDDEN and has_bfloat16(device)
         self._mixed = torch.autocast(device.type, torch.bfloat16, enabled=mixed)
         self._optimizers: list[Any] = [
-            Muon(matrices, recipe.matrix_lr, dtype=torch.bfloat16 if mixed else torch.float32),
+            Muon(
+                matrices,
+                recipe.matrix_lr,
+                decay=recipe.matrix_decay,
+                dtype=torch.bfloat16 if mixed else torch.float32,
+            ),
             torch.optim.AdamW(rest, lr=recipe.lr, betas=(0.9, 0.95), weight_decay=0.0),
         ]
         self._peaks = (recipe.matrix_lr, recipe.lr)

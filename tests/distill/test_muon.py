@@ -30,3 +30,16 @@ def test_a_step_goes_down_and_keeps_the_weights_dtype(dtype: torch.dtype) -> Non
         muon.zero_grad()
     assert losses[-1] < losses[0] / 4
     assert weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("decay", "most"), [(0.5, 2.5), (0.0, 25.0)])
+def test_decay_bounds_what_a_matrix_stretches(decay: float, most: float) -> None:
+    """A hundred steps the same way: without decay a matrix grows with every step."""
+    weight = torch.nn.Parameter(torch.zeros(16, 32))
+    muon = Muon([weight], lr=0.2, decay=decay)
+    downhill = torch.randn(16, 32, generator=torch.Generator().manual_seed(5))
+    for _ in range(100):
+        weight.grad = downhill.clone()
+        muon.step()
+    stretch = float(torch.linalg.svdvals(weight.detach()).max())
+    assert most / 2 < stretch < most
