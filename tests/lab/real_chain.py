@@ -45,7 +45,7 @@ async def compare(given: argparse.Namespace, more: Sequence[str], prompts: Path)
     """Start the peers, compare the drafters, and return the command's exit code."""
     model = str(given.model)
     spans = even_spans(Checkpoint.open(model).num_layers, given.peers)
-    async with LocalSwarm(model, spans, given.link_ms) as swarm:
+    async with LocalSwarm(model, spans, given.link_ms, more=("--dtype", given.dtype)) as swarm:
         bench = [sys.executable, "-m", "swarm.cli", "bench", model, "--drafts"]
         bench += ["--bootstrap", swarm.bootstrap, "--network", NETWORK]
         bench += ["--link-ms", str(given.link_ms), "--prompts", str(prompts)]
@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--peers", type=int, default=3)
     parser.add_argument("--link-ms", type=float, default=20.0)
+    parser.add_argument("--dtype", default="auto", help="of the peers")
     parser.add_argument("--kind", action="append", default=[], help="may be given several times")
     parser.add_argument("--skip", type=int, default=0, help="prompts of each kind")
     parser.add_argument("--count", type=int, default=4, help="prompts of each kind")
