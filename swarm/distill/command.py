@@ -25,7 +25,7 @@ from swarm.distill.target import LocalTarget
 from swarm.distill.text_files import read_texts
 from swarm.distill.texts import Text, Written
 from swarm.distill.trainable_head import TrainableHead, shape_for
-from swarm.distill.training import Progress, Recipe, Training, batch_tokens_for
+from swarm.distill.training import Progress, Recipe, Training
 from swarm.errors import ConfigError
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import SMALL_WEIGHTS
@@ -75,9 +75,7 @@ def distill(settings: DistillSettings, prompts: Iterable[Prompt], show: ShowProg
     head = new_head(checkpoint, frozen, learned)
     seconds = settings.minutes * 60
     left = max(seconds - (time.monotonic() - began), seconds * (1 - WRITING_SHARE))
-    batch_tokens = batch_tokens_for(checkpoint.hidden_size)
-    recipe = Recipe(left, settings.passes, batch_tokens, lags=Lags(settings.lag))
-    training = Training(head, frozen, recipe)
+    training = Training(head, frozen, Recipe(left, settings.passes, lags=Lags(settings.lag)))
     state = settings.out / TRAINING
     if state.is_file():
         training.resume(state)

@@ -11,8 +11,9 @@ class Muon(torch.optim.Optimizer):
     bfloat16 units.
 
     Args:
-        decay: of the weights, at a learning rate of one. An update has singular values near one, so
-            no matrix comes to stretch anything by more than ``1 / decay``.
+        decay: of the weights, at a learning rate of one. An update has singular values of about
+            one, so no square or wide matrix comes to stretch anything by much more than
+            ``1 / decay``; 0 bounds nothing.
         dtype: in which updates are orthogonalised. A CPU with units for bfloat16 takes about half
             as long in it.
     """

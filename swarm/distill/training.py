@@ -38,7 +38,6 @@ class Recipe:
     Attributes:
         seconds: of training in all, those before an interruption included.
         passes: over the texts, at most.
-        batch_tokens: of a batch, at most.
         matrix_lr: of Muon, for the matrices.
         matrix_decay: of the matrices; see `Muon`. Without, long trainings diverge: nothing else
             bounds what enters the attention, which has no norm before it.
@@ -47,7 +46,6 @@ class Recipe:
 
     seconds: float
     passes: int = 12
-    batch_tokens: int = LEAST_BATCH
     matrix_lr: float = 0.01
     matrix_decay: float = 0.25
     lr: float = 1e-3
@@ -120,12 +118,13 @@ class Training:
         if not usable:
             raise ConfigError("tokens", "the target has written nothing to learn from")
         whole = sum(len(text.tokens) for text in usable)
+        batch_tokens = batch_tokens_for(self.head.shape.hidden)
         began = saved = time.monotonic()
         before = self.seconds
         shown: Progress | None = None
         while self.share < 1.0:
             generator = torch.Generator().manual_seed(self._recipe.seed + round(self.passes * 1e6))
-            for group in batches(usable, self._recipe.batch_tokens, generator):
+            for group in batches(usable, batch_tokens, generator):
                 loss, rates = self._step(group, generator)
                 self.seconds = before + time.monotonic() - began
                 self.passes += sum(len(text.tokens) for text in group) / whole

@@ -63,6 +63,13 @@ class Text:
 
 def questions(data: Path, count: int) -> Iterator[tuple[str, str]]:
     """Yield prompts, each with its key; ``count`` of each kind."""
+    for kind, prompts in prompts_by_kind(data).items():
+        for number, prompt in enumerate(prompts[:count]):
+            yield f"{kind}:{number}", prompt
+
+
+def prompts_by_kind(data: Path) -> dict[str, list[str]]:
+    """Return all prompts of the published files in a folder."""
     with (data / "gsm8k_test.jsonl").open(encoding="utf-8") as file:
         problems = [json.loads(line)["question"] for line in file]
     with gzip.open(data / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as file:
@@ -72,7 +79,7 @@ def questions(data: Path, count: int) -> Iterator[tuple[str, str]]:
         for entry in map(json.loads, file):
             bench.setdefault(entry["category"], []).append(entry["turns"][0])
     news = [each.removeprefix("Summarize: ") for each in bench["summarization"]]
-    kinds = {
+    return {
         "gsm8k": problems,
         "humaneval": [f"Complete this function:\n{_code(each['prompt'])}" for each in programs],
         "chat": [each for kind in CHATS for each in bench[kind]],
@@ -81,9 +88,6 @@ def questions(data: Path, count: int) -> Iterator[tuple[str, str]]:
         "quote": [QUOTE + each[:MOST_CHARS] for each in news],
         "edit": [EDIT + _code(each["prompt"] + each["canonical_solution"]) for each in programs],
     }
-    for kind, prompts in kinds.items():
-        for number, prompt in enumerate(prompts[:count]):
-            yield f"{kind}:{number}", prompt
 
 
 def _code(text: str) -> str:

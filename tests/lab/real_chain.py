@@ -13,16 +13,13 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lab.copies import questions
+from lab.copies import prompts_by_kind
 from swarm.demo.local import NETWORK, LocalSwarm, even_spans
 from swarm.model.checkpoint import Checkpoint
-
-MOST = 1319  # prompts of a kind: the test set of GSM8K
 
 
 def write_prompts(data: Path, kinds: Sequence[str], skip: int, count: int, file: Path) -> None:
@@ -32,12 +29,10 @@ def write_prompts(data: Path, kinds: Sequence[str], skip: int, count: int, file:
         skip: prompts of each kind, the first ones.
         count: prompts of each kind.
     """
-    by_kind: dict[str, list[str]] = {}
-    for key, prompt in questions(data, MOST):
-        by_kind.setdefault(key.partition(":")[0], []).append(prompt)
+    by_kind = prompts_by_kind(data)
     with file.open("w", encoding="utf-8") as out:
         for kind in kinds or by_kind:
-            for prompt in islice(by_kind[kind], skip, skip + count):
+            for prompt in by_kind[kind][skip : skip + count]:
                 out.write(json.dumps({"category": kind, "turns": [prompt]}) + "\n")
 
 
