@@ -17,7 +17,7 @@ from swarm.model.kernels.measuring import Clock, cpu_clock, one_thread
 ROWS = (4, 16)  # of frames with drafts; a single row waits for memory in any dtype
 MAX_WEIGHTS = 1 << 21  # of the measured product: 8 MiB in float32, a tenth of a second in all
 REPEATS = 8
-WORTH = 1.25  # bfloat16 must gain this factor: it rounds, and near-ties may fall the other way
+WORTH = 1.25  # bfloat16 must gain this factor: of near-ties it may choose another one than float32
 TRAVELLING = (torch.float32, torch.bfloat16, torch.float16)
 # As safetensors calls them.
 STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}

@@ -14,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import causal_mask_function
 
+from swarm.model.batch_invariance import needs_pair
 from swarm.model.cache import PackedCache
 from swarm.model.latent import attend_to_latents, hands_on_latents
 from swarm.model.masks import MaskRule, NotPackable
@@ -127,6 +128,9 @@ def attend(
         return out.to(query.dtype)
     _, heads, count, head_dim = query.shape
     groups = keys.shape[0]
+    if heads == groups and needs_pair(query, keys):
+        pair = torch.cat((query, query), dim=2)
+        return attend(pair, keys, values, mask, scaling, softcap, sinks)[:, :1]
     # Query heads that share keys lie one after another along the rows: no key is ever copied.
     rows = query.reshape(1, groups, heads // groups * count, head_dim)
     if softcap is None and sinks is None:

@@ -13,6 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import Cache
 
 from swarm.errors import SpanError
+from swarm.model.batch_invariance import padded_rows, rounds_visibly
 from swarm.model.device import upload
 from swarm.model.masks import AttentionView, NotPackable
 from swarm.model.recurrent.interface import StateAccess
@@ -132,27 +133,37 @@ class KVCache:
         self._placed = None
 
     def write(
-        self, layer: int, key: torch.Tensor, value: torch.Tensor
+        self, layer: int, key: torch.Tensor, value: torch.Tensor, pads: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append keys and values [kv heads, n, head dim] of a layer: see `append`."""
-        return self.append(layer, KEYS, key), self.append(layer, VALUES, value)
+        """Append keys and values [kv heads, n, head dim] of a layer: see `append`.
 
-    def append(self, layer: int, name: str, new: torch.Tensor) -> torch.Tensor:
+        Args:
+            pads: whether the views may go on with zeros, which no token may see, so that sums over
+                rows are rounded alike in every frame.
+        """
+        pads = pads and rounds_visibly(key)
+        return self.append(layer, KEYS, key, pads), self.append(layer, VALUES, value, pads)
+
+    def append(self, layer: int, name: str, new: torch.Tensor, pads: bool = False) -> torch.Tensor:
         """Store rows [heads, n, width] of absolute `layer` from row `begins` on.
 
         Until `advance` the new rows do not count: a forward that fails half-way leaves the session
         as it was.
 
         Returns:
-            A view of all rows of this name up to the last new one, [heads, begins + n, width].
+            A view of all rows of this name up to the last new one, [heads, begins + n, width]; with
+            `pads`, of zeros behind it too, as many as `padded_rows` says and there is room for.
         """
         key = (layer, name)
         end = self.begins + new.shape[1]
         rows = self._rows.get(key)
         if rows is None or rows.shape[1] < end:
             rows = self._rows[key] = self._grown(rows, new, end)
-        rows = rows[:, :end]
-        rows[:, self.begins :] = new
+        rows[:, self.begins : end] = new
+        if not pads:
+            return rows[:, :end]
+        rows = rows[:, : padded_rows(end)]
+        rows[:, end:] = 0
         return rows
 
     def fork(self, source: "KVCache", placement: Placement) -> Iterator[None]:
@@ -227,10 +238,16 @@ class PackedCache(StateAccess, Cache):  # type: ignore[misc]  # transformers is 
         gathers: whether layers get the rows of all sessions, one session after the other, and not
             only the new ones. Layers need them that change what was cached before they attend to
             it, row by row: those that cache a latent, and expand keys and values from it.
+        pads: whether rows that no token may see may follow those of a session: see `KVCache.write`.
+            Only packed attention knows how to mask them.
     """
 
     def __init__(
-        self, caches: Sequence[KVCache], views: Sequence[AttentionView], gathers: bool = False
+        self,
+        caches: Sequence[KVCache],
+        views: Sequence[AttentionView],
+        gathers: bool = False,
+        pads: bool = False,
     ) -> None:
         self.layers: list[object] = []  # the base class's methods find no layers of their own
         self.layer_class_to_replicate = None
@@ -242,6 +259,7 @@ class PackedCache(StateAccess, Cache):  # type: ignore[misc]  # transformers is 
         )
         self.row_counts = [view.start + view.count for view in views]
         self._gathers = gathers
+        self._pads = pads and not gathers
         # By the keys that `update` returned: as long as a layer holds these, another may use them.
         self._cached = WeakTensorKeyDictionary()
 
@@ -257,12 +275,13 @@ class PackedCache(StateAccess, Cache):  # type: ignore[misc]  # transformers is 
 
         Returns:
             All keys and values of all sessions, if it gathers, or if there is but one whose rows
-            have the arguments' dtype; otherwise the arguments. `sessions` knows them again.
+            have the arguments' dtype (padded); otherwise the arguments. `sessions` knows them
+            again.
         """
         split_keys = key_states[0].split_with_sizes(self.counts, dim=1)
         split_values = value_states[0].split_with_sizes(self.counts, dim=1)
         sessions = zip(self.caches, split_keys, split_values, strict=True)
-        cached = [cache.write(layer_idx, key, value) for cache, key, value in sessions]
+        cached = [cache.write(layer_idx, key, value, self._pads) for cache, key, value in sessions]
         alone = len(cached) == 1 and cached[0][0].dtype == key_states.dtype
         if self._gathers or alone:
             key_states = _side_by_side([keys for keys, _ in cached], key_states.dtype)

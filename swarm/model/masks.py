@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 from transformers.masking_utils import causal_mask_function
 
 from swarm.model.device import upload
@@ -88,13 +89,14 @@ class MaskRule:
         like: torch.Tensor,
         chosen: torch.Tensor | None = None,
     ) -> torch.Tensor | None:
-        """Return the additive mask [repeat * count, start + count] in the dtype of `like`.
+        """Return the additive mask [repeat * count, rows] in the dtype of `like`.
 
-        None if the queries may see everything.
+        None if the queries may see everything. Rows behind the last token may not be seen.
 
         Args:
             session: its index in the packed row.
             repeat: query heads of a group, whose rows lie one after another.
+            like: keys [kv heads, rows, d], of start + count rows and perhaps more behind them.
             chosen: bool [count, start + count], the rows that each token attends to of those that
                 it may see; None for all.
         """
@@ -103,6 +105,7 @@ class MaskRule:
             return mask
         if mask is None:
             mask = torch.zeros((), dtype=like.dtype, device=chosen.device)
+        chosen = pad(chosen, (0, like.shape[1] - chosen.shape[1]), value=False)
         return mask.masked_fill(~chosen.repeat(repeat, 1), float("-inf"))
 
     def __getitem__(self, index: Any) -> torch.Tensor:
@@ -115,11 +118,12 @@ class MaskRule:
 
     def _drawn_once(self, session: int, repeat: int, like: torch.Tensor) -> torch.Tensor | None:
         view = self._views[session]
-        if view.count == 1 and self._plain and view.seen is None:
+        more = like.shape[1] - (view.start + view.count)
+        if view.count == 1 and self._plain and view.seen is None and not more:
             return None
         key = (session, repeat)
         if key not in self._drawn:
-            allowed = self._allowed(view)
+            allowed = pad(self._allowed(view), (0, more), value=False)
             mask = torch.zeros(allowed.shape, dtype=like.dtype, device=allowed.device)
             mask.masked_fill_(~allowed, float("-inf"))
             self._drawn[key] = mask.repeat(repeat, 1) if repeat > 1 else mask
@@ -130,7 +134,7 @@ class MaskRule:
         if view.seen is None:
             return self._along_rows(view)
         if self._plain:  # all rows of the trunk, and the rows that are seen behind it
-            return torch.nn.functional.pad(view.seen, (view.trunk, 0), value=True)
+            return pad(view.seen, (view.trunk, 0), value=True)
         return self._along_paths(view)
 
     def _along_rows(self, view: AttentionView) -> torch.Tensor:

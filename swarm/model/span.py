@@ -12,6 +12,7 @@ from torch import nn
 from swarm.errors import SpanError
 from swarm.model.anatomy import MODELS_OWN_ATTENTION, narrow
 from swarm.model.attention import PACKED, running, running_now
+from swarm.model.batch_invariance import pair_rows
 from swarm.model.cache import KVCache, PackedCache, cache_argument, packed_cache_of
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.device import upload
@@ -155,6 +156,7 @@ class Span:
             device=device,
             progress=progress,
         )
+        pair_rows(model)
         span = cls(model, anatomy.decoder, anatomy.layers, first, last, checkpoint.config)
         span.cuts = anatomy.cuts
         choose_way(span, checkpoint.name, anatomy.stepwise)
@@ -287,7 +289,9 @@ class Span:
         views = [
             AttentionView.of(work.placement, work.inputs.shape[0], self.device) for work in batch
         ]
-        packed = self._packed_cache([work.cache for work in batch], views, self._gathers)
+        caches = [work.cache for work in batch]
+        pads = self.config._attn_implementation == PACKED
+        packed = self._packed_cache(caches, views, self._gathers, pads)
         inputs = batch[0].inputs if len(batch) == 1 else torch.cat([work.inputs for work in batch])
         own = [position for work in batch for position in work.placement.positions]
         positions = upload(torch.tensor(own), self.device)

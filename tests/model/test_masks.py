@@ -22,8 +22,12 @@ RULES = {
 }
 
 
+def keys(rows: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.empty((1, rows, 0), dtype=dtype)
+
+
 def allowed(name: str, view: AttentionView, repeat: int = 1) -> list[list[bool]]:
-    mask = MaskRule(RULES[name], [view]).draw(0, repeat, torch.empty(0))
+    mask = MaskRule(RULES[name], [view]).draw(0, repeat, keys(view.start + view.count))
     if mask is None:
         return [[True] * (view.start + view.count)] * view.count
     assert set(mask.flatten().tolist()) <= {0.0, float("-inf")}
@@ -78,15 +82,28 @@ def test_a_line_is_seen_along_its_rows(name: str, start: int, count: int) -> Non
 
 
 def test_one_token_that_sees_everything_needs_no_mask() -> None:
-    like = torch.empty(0)
+    like = keys(10)
     line, branch = AttentionView(9, 1, 9, None), AttentionView(9, 1, 8, matrix([0b10], 2))
     assert MaskRule(causal_mask_function, [line]).draw(0, 2, like) is None
     assert MaskRule(RULES["sliding"], [line]).draw(0, 2, like) is not None
     assert MaskRule(causal_mask_function, [branch]).draw(0, 2, like) is not None
 
 
+def test_rows_behind_the_last_token_are_seen_by_none() -> None:
+    for view in (AttentionView(2, 1, 2, None), AttentionView(1, 2, 1, matrix([0b01, 0b11], 2))):
+        mask = MaskRule(causal_mask_function, [view]).draw(0, 2, keys(8))
+        assert mask is not None
+        assert mask.shape == (2 * view.count, 8)
+        assert mask[:, 3:].eq(float("-inf")).all()
+        assert mask[-1, :3].eq(0).all()
+        chosen = torch.ones((view.count, 3), dtype=torch.bool)
+        again = MaskRule(causal_mask_function, [view]).draw(0, 2, keys(8), chosen)
+        assert again is not None
+        assert torch.equal(again, mask)
+
+
 def test_a_mask_is_drawn_once_for_each_session_and_repeated_for_the_heads_of_a_group() -> None:
-    like = torch.empty(0, dtype=torch.bfloat16)
+    like = keys(5, torch.bfloat16)
     view = AttentionView(2, 3, 2, None)
     rule = MaskRule(causal_mask_function, [view, view])
     mask = rule.draw(0, 2, like)
@@ -98,7 +115,7 @@ def test_a_mask_is_drawn_once_for_each_session_and_repeated_for_the_heads_of_a_g
 
 
 def test_rows_that_a_token_does_not_choose_are_masked_beside_those_that_it_may_not_see() -> None:
-    view, like = AttentionView(2, 2, 2, None), torch.empty(0)
+    view, like = AttentionView(2, 2, 2, None), keys(4)
     chosen = torch.tensor([[True, False, True, True], [False, True, True, True]])
     mask = MaskRule(causal_mask_function, [view]).draw(0, 2, like, chosen)
     assert mask is not None
