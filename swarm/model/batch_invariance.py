@@ -2,19 +2,21 @@
 
 A token that goes through a chain alone and one that goes in a window of nine would take their sums
 in different orders. In 16 bits that shows: of two tokens that are almost equally likely, drafts
-would let the other one win. Two things keep the order the same, in frames of up to 32 tokens, all
-sessions counted:
+would let the other one win. Three things keep the order the same, in frames of up to 32 tokens:
 
 - *Whole vectors of rows.* Sums over the rows of a text are taken 16 or 32 rows at a time, and in
   another way over those that are left. So keys and values go on with zeros to a whole number of
   vectors: `padded_rows`.
 - *Never a single row.* A product with one row has kernels of its own. It is computed with two equal
   ones: `pair_rows` for linear layers, `needs_pair` for attention.
+- *Never more than 32 rows beside a frame.* With more, oneDNN chooses other kernels. So the longer
+  frames of a batch, such as prompts, run by themselves, and the others 32 rows at a time: `groups`.
 
-In longer frames oneDNN chooses other kernels, and GPUs choose theirs by size throughout. In 32 bits
-the difference is far below what decides between two tokens.
+GPUs choose kernels by size throughout. In 32 bits the difference is far below what decides between
+two tokens.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 VECTOR_ROWS = 32
+MOST_ROWS = 32  # of one product, in which all frames are short
 
 
 def rounds_visibly(tensor: Tensor) -> bool:
@@ -32,6 +35,26 @@ def rounds_visibly(tensor: Tensor) -> bool:
 def padded_rows(rows: int) -> int:
     """Return how many rows the vectors have that `rows` rows begin."""
     return -(-rows // VECTOR_ROWS) * VECTOR_ROWS
+
+
+def groups(rows: Sequence[int]) -> list[list[int]]:
+    """Return which frames of a batch run at once: their indices, in groups.
+
+    Args:
+        rows: of each frame.
+    """
+    long = [index for index, count in enumerate(rows) if count > MOST_ROWS]
+    short: list[list[int]] = []
+    room = 0
+    for index, count in enumerate(rows):
+        if count > MOST_ROWS:
+            continue
+        if count > room:
+            short.append([])
+            room = MOST_ROWS
+        short[-1].append(index)
+        room -= count
+    return [*short, long] if long else short
 
 
 def needs_pair(rows: Tensor, factor: Tensor) -> bool:

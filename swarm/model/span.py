@@ -12,7 +12,7 @@ from torch import nn
 from swarm.errors import SpanError
 from swarm.model.anatomy import MODELS_OWN_ATTENTION, narrow
 from swarm.model.attention import PACKED, running, running_now
-from swarm.model.batch_invariance import pair_rows
+from swarm.model.batch_invariance import groups, pair_rows, rounds_visibly
 from swarm.model.cache import KVCache, PackedCache, cache_argument, packed_cache_of
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.device import upload
@@ -93,6 +93,7 @@ class Span:
             (p.dtype for p in model.parameters() if p.is_floating_point()), parameter.dtype
         )
         self.device = parameter.device
+        self._rounds_visibly = rounds_visibly(torch.empty(0, dtype=self.dtype, device=self.device))
         self.nbytes = weight_bytes(model)
         self.nbytes_per_token = 0
         self.packs = True
@@ -204,14 +205,16 @@ class Span:
             self._catch_up(route, work.cache)
         whole = [work.with_replay() for work in batch]
         with torch.inference_mode():
-            if self.packs:
-                outputs = self._run(route, whole)
-            else:
-                outputs = [self._run(route, [work])[0] for work in whole]
+            outputs = {
+                index: output
+                for group in self._groups(whole)
+                for index, output in zip(
+                    group, self._run(route, [whole[i] for i in group]), strict=True
+                )
+            }
         for work in batch:
             work.cache.advance(work.inputs.shape[0], work.inputs)
-        sizes = [work.inputs.shape[0] for work in batch]
-        return [output[-size:] for output, size in zip(outputs, sizes, strict=True)]
+        return [outputs[index][-work.inputs.shape[0] :] for index, work in enumerate(batch)]
 
     def once(
         self, inputs: torch.Tensor, first: int | None = None, last: int | None = None
@@ -275,6 +278,14 @@ class Span:
             if problem:
                 raise SpanError(route.first, route.last, problem)
             seen.add(id(work.cache))
+
+    def _groups(self, batch: Sequence[Work]) -> list[list[int]]:
+        """Return which works share a forward: their indices, in groups."""
+        if not self.packs:
+            return [[index] for index in range(len(batch))]
+        if len(batch) > 1 and self._rounds_visibly:
+            return groups([work.inputs.shape[0] for work in batch])
+        return [list(range(len(batch)))]
 
     def _catch_up(self, route: _Route, cache: KVCache) -> None:
         """Compute rows once more until few are left to compute in front of new ones."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers.models import COMMON, Architecture
-from swarm.model.batch_invariance import VECTOR_ROWS, pair_rows
+from swarm.model.batch_invariance import VECTOR_ROWS, groups, pair_rows
 from swarm.model.cache import KVCache
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
@@ -57,7 +57,7 @@ def test_states_do_not_depend_on_the_frame(kind: str, more: dict[str, Any], tmp_
     for size in (2, 3, 8, 16, 32):
         assert torch.equal(_run(span, text, [PROMPT, *[size] * (TOKENS // size)]), alone), size
 
-    # beside a neighbour, and after drafts that were wrong
+    # beside neighbours, one of which reads a prompt, and after drafts that were wrong
     cache, neighbour = span.new_cache(), span.new_cache()
     span.forward([Work.behind(cache, text[:PROMPT])])
     span.forward([Work.behind(neighbour, text[:7])])
@@ -65,8 +65,23 @@ def test_states_do_not_depend_on_the_frame(kind: str, more: dict[str, Any], tmp_
     both = span.forward([Work.behind(neighbour, wrong), Work.behind(cache, wrong)])
     assert not torch.equal(both[1], alone[PROMPT : PROMPT + 9])
     back = Work.at(cache, PROMPT, text[PROMPT : PROMPT + 9])
-    beside = span.forward([Work.behind(neighbour, text[:5]), back])[1]
-    assert torch.equal(beside, alone[PROMPT : PROMPT + 9])
+    third = Work.behind(span.new_cache(), text[:70])
+    states = span.forward([third, Work.behind(neighbour, text[:30]), back])
+    assert torch.equal(states[0], _run(span, text[:70], [70]))
+    assert torch.equal(states[2], alone[PROMPT : PROMPT + 9])
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([], []),
+        ([1, 256, 9, 33], [[0, 2], [1, 3]]),
+        ([30, 2, 1, 31, 32], [[0, 1], [2, 3], [4]]),
+        ([40], [[0]]),
+    ],
+)
+def test_long_frames_run_by_themselves(rows: list[int], expected: list[list[int]]) -> None:
+    assert groups(rows) == expected
 
 
 def test_padding_is_zero_whatever_was_there() -> None:
