@@ -9,6 +9,7 @@ from inspect import signature
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import Cache
 
@@ -152,7 +153,7 @@ class KVCache:
 
         Returns:
             A view of all rows of this name up to the last new one, [heads, begins + n, width]; with
-            `pads`, of zeros behind it too, as many as `padded_rows` says and there is room for.
+            `pads`, of zeros behind it too, as many as `padded_rows` says.
         """
         key = (layer, name)
         end = self.begins + new.shape[1]
@@ -160,11 +161,12 @@ class KVCache:
         if rows is None or rows.shape[1] < end:
             rows = self._rows[key] = self._grown(rows, new, end)
         rows[:, self.begins : end] = new
-        if not pads:
-            return rows[:, :end]
-        rows = rows[:, : padded_rows(end)]
-        rows[:, end:] = 0
-        return rows
+        seen = rows[:, :end]
+        more = padded_rows(end) - end if pads else 0
+        if rows.shape[1] < end + more:  # close to the limit: a copy has room for them
+            return pad(seen, (0, 0, 0, more))
+        rows[:, end : end + more] = 0
+        return rows[:, : end + more]
 
     def fork(self, source: "KVCache", placement: Placement) -> Iterator[None]:
         """Copy the rows that a placement keeps of another cache into this one, which is empty.

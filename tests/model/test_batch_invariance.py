@@ -32,7 +32,7 @@ def _span(kind: str, folder: Path, more: dict[str, Any]) -> Span:
 
 def _run(span: Span, text: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     """Return the states of a text that comes in frames of these sizes."""
-    cache = span.new_cache()
+    cache = span.new_cache(limit=len(text))
     pieces = text.split_with_sizes(list(sizes))
     return torch.cat([span.forward([Work.behind(cache, piece)])[0] for piece in pieces])
 
@@ -95,11 +95,13 @@ def test_padding_is_zero_whatever_was_there() -> None:
         assert written[:, 3:].eq(0).all()
 
 
-def test_padding_keeps_within_the_limit() -> None:
+def test_padding_takes_no_room_that_the_session_has_not_reserved() -> None:
     cache = KVCache(0, 1, limit=VECTOR_ROWS + 5)
     rows = torch.ones((1, VECTOR_ROWS + 2, 8), dtype=torch.bfloat16)
     keys, _ = cache.write(0, rows, rows, pads=True)
-    assert keys.shape[1] == cache.limit
+    assert keys.shape[1] == 2 * VECTOR_ROWS
+    assert keys.sum() == rows.sum()
+    assert cache.nbytes == cache.limit * cache.nbytes_per_token
 
 
 def test_exact_dtypes_are_left_alone() -> None:
