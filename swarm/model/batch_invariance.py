@@ -43,11 +43,12 @@ def groups(rows: Sequence[int]) -> list[list[int]]:
     Args:
         rows: of each frame.
     """
-    long = [index for index, count in enumerate(rows) if count > MOST_ROWS]
     short: list[list[int]] = []
+    long: list[int] = []
     room = 0
     for index, count in enumerate(rows):
         if count > MOST_ROWS:
+            long.append(index)
             continue
         if count > room:
             short.append([])

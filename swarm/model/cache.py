@@ -161,12 +161,13 @@ class KVCache:
         if rows is None or rows.shape[1] < end:
             rows = self._rows[key] = self._grown(rows, new, end)
         rows[:, self.begins : end] = new
-        seen = rows[:, :end]
-        more = padded_rows(end) - end if pads else 0
-        if rows.shape[1] < end + more:  # close to the limit: a copy has room for them
-            return pad(seen, (0, 0, 0, more))
-        rows[:, end : end + more] = 0
-        return rows[:, : end + more]
+        padded = padded_rows(end) if pads else end
+        if padded == end:
+            return rows[:, :end]
+        if rows.shape[1] < padded:  # close to the limit: a copy has room for them
+            return pad(rows[:, :end], (0, 0, 0, padded - end))
+        rows[:, end:padded] = 0
+        return rows[:, :padded]
 
     def fork(self, source: "KVCache", placement: Placement) -> Iterator[None]:
         """Copy the rows that a placement keeps of another cache into this one, which is empty.

@@ -105,7 +105,7 @@ class MaskRule:
             return mask
         if mask is None:
             mask = torch.zeros((), dtype=like.dtype, device=chosen.device)
-        chosen = pad(chosen, (0, like.shape[1] - chosen.shape[1]), value=False)
+        chosen = _as_wide_as(chosen, like)
         return mask.masked_fill(~chosen.repeat(repeat, 1), float("-inf"))
 
     def __getitem__(self, index: Any) -> torch.Tensor:
@@ -118,12 +118,12 @@ class MaskRule:
 
     def _drawn_once(self, session: int, repeat: int, like: torch.Tensor) -> torch.Tensor | None:
         view = self._views[session]
-        more = like.shape[1] - (view.start + view.count)
-        if view.count == 1 and self._plain and view.seen is None and not more:
+        whole = like.shape[1] == view.start + view.count
+        if whole and view.count == 1 and self._plain and view.seen is None:
             return None
         key = (session, repeat)
         if key not in self._drawn:
-            allowed = pad(self._allowed(view), (0, more), value=False)
+            allowed = _as_wide_as(self._allowed(view), like)
             mask = torch.zeros(allowed.shape, dtype=like.dtype, device=allowed.device)
             mask.masked_fill_(~allowed, float("-inf"))
             self._drawn[key] = mask.repeat(repeat, 1) if repeat > 1 else mask
@@ -153,3 +153,9 @@ class MaskRule:
         trunk = torch.arange(view.trunk, device=view.seen.device)[None, :]
         in_trunk = self._allows(0, 0, own, trunk)
         return torch.cat((in_trunk, self._allows(0, 0, own, behind) & view.seen), dim=1)
+
+
+def _as_wide_as(seen: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """Return bool [count, rows of the keys]: rows behind those of `seen` are seen by none."""
+    more = keys.shape[1] - seen.shape[1]
+    return pad(seen, (0, more), value=False) if more else seen

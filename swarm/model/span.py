@@ -205,13 +205,10 @@ class Span:
             self._catch_up(route, work.cache)
         whole = [work.with_replay() for work in batch]
         with torch.inference_mode():
-            outputs = {
-                index: output
-                for group in self._groups(whole)
-                for index, output in zip(
-                    group, self._run(route, [whole[i] for i in group]), strict=True
-                )
-            }
+            outputs: dict[int, torch.Tensor] = {}
+            for group in self._groups(whole):
+                together = self._run(route, [whole[index] for index in group])
+                outputs.update(zip(group, together, strict=True))
         for work in batch:
             work.cache.advance(work.inputs.shape[0], work.inputs)
         return [outputs[index][-work.inputs.shape[0] :] for index, work in enumerate(batch)]
