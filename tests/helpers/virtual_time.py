@@ -2,18 +2,30 @@
 nothing, and every run of the same code takes the same turns."""
 
 import asyncio
-from collections.abc import Coroutine
+import itertools
+from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any, TypeVar
 
+from typing_extensions import TypeVarTuple, Unpack
+
+TICK_S = 1e-9  # between timers that would ring at the same time
+
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Waits for timers by putting its clock forward. Nothing outside may be waited for."""
+    """Waits for timers by putting its clock forward. Nothing outside may be waited for.
+
+    Timers of the same time ring in the order in which they were set, so that messages that take
+    equally long keep the order of a link. asyncio alone promises no order.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
+        self._ticks = itertools.count()
         select = self._selector.select  # type: ignore[attr-defined]
 
         def skip(timeout: float | None) -> Any:
@@ -25,6 +37,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._now
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: Unpack[Ts],
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """See `asyncio.AbstractEventLoop.call_at`."""
+        when += next(self._ticks) * TICK_S
+        return super().call_at(when, callback, *args, context=context)
 
 
 def run_in_virtual_time(work: Coroutine[Any, Any, T]) -> T:
