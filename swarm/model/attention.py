@@ -16,8 +16,8 @@ from transformers.masking_utils import causal_mask_function
 
 from swarm.model.batch_invariance import needs_pair
 from swarm.model.cache import PackedCache
-from swarm.model.latent import attend_to_latents, hands_on_latents
-from swarm.model.masks import MaskRule, NotPackable
+from swarm.model.latent import Rows, attend_to_latents, hands_on_latents
+from swarm.model.masks import AttentionView, Lines, MaskRule, NotPackable
 
 PACKED = "swarm_packed"
 
@@ -65,26 +65,42 @@ def packed_attention(
     if kwargs.get("position_bias") is not None:
         raise NotPackable("its layers bias scores by position")
     rule = attention_mask or MaskRule(causal_mask_function, packed.views, key.device)
-    chosen = None if indices is None else _chosen(indices, packed)
-    outputs = []
-    queries = query.split_with_sizes(packed.counts, dim=2)
-    for session, (part, rows) in enumerate(zip(queries, packed.sessions(key, value), strict=True)):
+    chosen = [None] * len(packed.views) if indices is None else _chosen(indices, packed)
 
-        def one(
-            query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, session: int = session
-        ) -> torch.Tensor:
-            only = None if chosen is None else chosen[session]
-            mask = rule.draw(session, query.shape[1] // keys.shape[0], keys, only)
+    def within(
+        view: AttentionView, query: torch.Tensor, rows: Rows, only: torch.Tensor | None
+    ) -> torch.Tensor:
+        def one(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+            mask = rule.draw(view, query.shape[1] // keys.shape[0], keys, only)
             return attend(query, keys, values, mask, scaling, softcap, s_aux)
 
         if hands_on_latents(module):
-            outputs.append(attend_to_latents(module, part, rows, one))
+            return attend_to_latents(module, query, rows, one)
+        return one(query, *rows)
+
+    outputs = []
+    queries = query.split_with_sizes(packed.counts, dim=2)
+    sessions = zip(packed.views, queries, packed.sessions(key, value), chosen, strict=True)
+    for view, part, rows, only in sessions:
+        if view.lines is None or only is not None:
+            outputs.append(within(view, part, rows, only))
         else:
-            outputs.append(one(part, *rows))
+            outputs.append(_along_lines(view.lines, part, rows, within))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1), None
 
 
-def _chosen(indices: torch.Tensor, packed: PackedCache) -> list[torch.Tensor]:
+def _along_lines(
+    lines: Lines, query: torch.Tensor, rows: Rows, within: Callable[..., torch.Tensor]
+) -> torch.Tensor:
+    """Attend within one session along each line of its tree -> [1, n, heads, v]."""
+    outputs = []
+    for line in lines.each:
+        own = line.of(rows[0]), line.of(rows[1])
+        outputs.append(within(line.view, query.index_select(2, line.tokens), own, None))
+    return torch.cat(outputs, dim=1).index_select(1, lines.order)
+
+
+def _chosen(indices: torch.Tensor, packed: PackedCache) -> list[torch.Tensor | None]:
     """Return for each session which of its rows each of its tokens has chosen: bool [count, rows].
 
     Args:

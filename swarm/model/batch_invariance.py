@@ -2,13 +2,15 @@
 
 A token that goes through a chain alone and one that goes in a window of nine would take their sums
 in different orders. In 16 bits that shows: of two tokens that are almost equally likely, drafts
-would let the other one win. Three things keep the order the same, in frames of up to 32 tokens:
+would let the other one win. Four things keep the order the same, in frames of up to 32 tokens:
 
 - *Whole vectors of rows.* Sums over the rows of a text are taken 16 or 32 rows at a time, and in
   another way over those that are left. So keys and values go on with zeros to a whole number of
   vectors: `padded_rows`.
 - *Never a single row.* A product with one row has kernels of its own. It is computed with two equal
   ones: `pair_rows` for linear layers, `needs_pair` for attention.
+- *Each line of a tree by itself.* Rows of other branches would lie between those that a token sees.
+  So it attends to a copy of its own line's rows, one after the other (`swarm.model.masks.Lines`).
 - *Never more than 32 rows beside a frame.* With more, oneDNN chooses other kernels. So the longer
   frames of a batch, such as prompts, run by themselves, and the others 32 rows at a time: `groups`.
 

@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import pad
 from transformers.masking_utils import causal_mask_function
 
+from swarm.model.batch_invariance import padded_rows
 from swarm.model.device import upload
 from swarm.wire.token_tree import Placement
 
@@ -30,22 +31,97 @@ class AttentionView:
         trunk: rows from 0 on that all tokens see; there, row and position are the same.
         seen: bool [count, start + count - trunk], on the device: which of the rows behind the trunk
             each token sees. None where each sees all rows before its own.
+        lines: of a tree, if each is to be attended to by itself.
     """
 
     start: int
     count: int
     trunk: int
     seen: torch.Tensor | None
+    lines: "Lines | None" = None
 
     @classmethod
-    def of(cls, placement: Placement, count: int, device: torch.device) -> "AttentionView":
-        """Return the view of `count` tokens in the rows of a placement."""
+    def of(
+        cls, placement: Placement, count: int, device: torch.device, by_lines: bool = False
+    ) -> "AttentionView":
+        """Return the view of `count` tokens in the rows of a placement.
+
+        Args:
+            by_lines: whether the lines of a tree are attended to one by one.
+        """
         start = placement.start
         trunk = placement.trunk
         if placement.sees is None:
             return cls(start, count, start, None)
         seen = upload(matrix(placement.sees, columns=start + count - trunk), device)
-        return cls(start, count, trunk, seen)
+        lines = Lines.of(placement, device) if by_lines else None
+        return cls(start, count, trunk, seen, lines)
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """Tokens of a tree that follow each other, and the rows of the text that ends with them.
+
+    Attributes:
+        tokens: LongTensor [n], their indices in the frame.
+        rows: LongTensor, the rows of the text in order, and others behind them up to a whole
+            vector. None if they are the first rows anyway.
+        view: of these rows alone.
+    """
+
+    tokens: torch.Tensor
+    rows: torch.Tensor | None
+    view: AttentionView
+
+    def of(self, cached: torch.Tensor) -> torch.Tensor:
+        """Return the rows [heads, n, width] of this line out of all rows of the session."""
+        if self.rows is None:
+            return cached[:, : padded_rows(self.view.start + self.view.count)]
+        return cached.index_select(1, self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """A frame's tree in lines, so that each token sees its rows where a plain text has them.
+
+    Attributes:
+        each: every token of the frame is in one of them.
+        order: LongTensor [count], where the tokens are in all lines one after the other.
+    """
+
+    each: Sequence[Line]
+    order: torch.Tensor
+
+    @classmethod
+    def of(cls, placement: Placement, device: torch.device) -> "Lines":
+        """Part the tree of a placement: a token goes on with its parent's line, or begins one."""
+        assert placement.sees is not None
+        found: list[list[int]] = []
+        ends: dict[int, list[int]] = {}  # by what the last token sees
+        for token, sees in enumerate(placement.sees):
+            parent = sees ^ 1 << placement.start - placement.trunk + token
+            line = ends.pop(parent, [])
+            if not line:
+                found.append(line)
+            line.append(token)
+            ends[sees] = line
+        order = torch.tensor([token for line in found for token in line]).argsort()
+        each = [_line(placement, tokens, device) for tokens in found]
+        return cls(each, upload(order, device))
+
+
+def _line(placement: Placement, tokens: Sequence[int], device: torch.device) -> Line:
+    assert placement.sees is not None
+    sees, trunk = placement.sees[tokens[-1]], placement.trunk
+    rows = [*range(trunk), *(trunk + i for i in range(sees.bit_length()) if sees >> i & 1)]
+    start = len(rows) - len(tokens)
+    first = rows == list(range(len(rows)))
+    rows += [0] * (padded_rows(len(rows)) - len(rows))
+    return Line(
+        upload(torch.tensor(tokens), device),
+        None if first else upload(torch.tensor(rows), device),
+        AttentionView(start, len(tokens), start, None),
+    )
 
 
 def matrix(sees: Sequence[int], columns: int) -> torch.Tensor:
@@ -79,12 +155,12 @@ class MaskRule:
         self._views = views
         self._device = device
         self._plain = allows is causal_mask_function
-        self._drawn: dict[tuple[int, int], torch.Tensor | None] = {}
+        self._drawn: dict[tuple[AttentionView, int], torch.Tensor | None] = {}
         self._whole: torch.Tensor | None = None
 
     def draw(
         self,
-        session: int,
+        view: AttentionView,
         repeat: int,
         like: torch.Tensor,
         chosen: torch.Tensor | None = None,
@@ -94,13 +170,13 @@ class MaskRule:
         None if the queries may see everything. Rows behind the last token may not be seen.
 
         Args:
-            session: its index in the packed row.
+            view: of one of the sessions, or of a line of its tree.
             repeat: query heads of a group, whose rows lie one after another.
             like: keys [kv heads, rows, d], of start + count rows and perhaps more behind them.
             chosen: bool [count, start + count], the rows that each token attends to of those that
                 it may see; None for all.
         """
-        mask = self._drawn_once(session, repeat, like)
+        mask = self._drawn_once(view, repeat, like)
         if chosen is None:
             return mask
         if mask is None:
@@ -116,12 +192,13 @@ class MaskRule:
             self._whole = whole[None, None]
         return self._whole[index]
 
-    def _drawn_once(self, session: int, repeat: int, like: torch.Tensor) -> torch.Tensor | None:
-        view = self._views[session]
+    def _drawn_once(
+        self, view: AttentionView, repeat: int, like: torch.Tensor
+    ) -> torch.Tensor | None:
         whole = like.shape[1] == view.start + view.count
         if whole and view.count == 1 and self._plain and view.seen is None:
             return None
-        key = (session, repeat)
+        key = (view, repeat)
         if key not in self._drawn:
             allowed = _as_wide_as(self._allowed(view), like)
             mask = torch.zeros(allowed.shape, dtype=like.dtype, device=allowed.device)

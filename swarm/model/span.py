@@ -295,7 +295,10 @@ class Span:
     def _run(self, route: _Route, batch: Sequence[Work]) -> list[torch.Tensor]:
         # All uploads happen before the forward: no layer waits for one.
         views = [
-            AttentionView.of(work.placement, work.inputs.shape[0], self.device) for work in batch
+            AttentionView.of(
+                work.placement, work.inputs.shape[0], self.device, by_lines=self._rounds_visibly
+            )
+            for work in batch
         ]
         caches = [work.cache for work in batch]
         pads = self.config._attn_implementation == PACKED

@@ -50,7 +50,7 @@ def test_attention_of_one_session(
     sink = torch.randn(heads, generator=generator) if sinks else None
     view = AttentionView(start, count, start, None)
     rule = MaskRule(lambda batch, head, q, k: (k <= q) & (k > q - window), [view])
-    mask = rule.draw(0, heads // HEADS, keys)
+    mask = rule.draw(view, heads // HEADS, keys)
     got = attend(query, keys, values, mask, 0.3, softcap, sink)
     torch.testing.assert_close(
         got, plain_attention(query, keys, values, start, window, softcap, sink)
