@@ -7,16 +7,19 @@ decides which: both are measured.
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.nn.functional import linear
 
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.kernels.measuring import Clock, cpu_clock, one_thread
+from swarm.model.kernels.measuring import Clock, cpu_clock, least_in_turn_s
 
 ROWS = (4, 16)  # of frames with drafts; a single row waits for memory in any dtype
-MAX_WEIGHTS = 1 << 21  # of the measured product: 8 MiB in float32, a tenth of a second in all
-REPEATS = 8
+MAX_WEIGHTS = 1 << 21  # of the measured product: 8 MiB in float32
+# A CPU's matrix unit wakes up slowly: the first dozens of products in bfloat16 took twice as long
+# as later ones.
+ROUNDS = 64
 WORTH = 1.25  # bfloat16 must gain this factor: of near-ties it may choose another one than float32
 TRAVELLING = (torch.float32, torch.bfloat16, torch.float16)
 # As safetensors calls them.
@@ -65,28 +68,21 @@ def measure_bfloat16(width: int, clock: Clock = cpu_clock) -> bool:
     """Return whether products of `ROWS` rows with bfloat16 weights are faster by `WORTH`.
 
     One thread computes, and its own time counts, so that other programs on these cores disturb it
-    little. The dtypes take turns, and the least time of each counts.
+    little. The dtypes take turns, and the least time of each counts. Takes a tenth of a second, and
+    half a second where bfloat16 is slow.
 
     Args:
         width: of the model's hidden states.
         clock: seconds.
     """
     height = max(1, min(4 * width, MAX_WEIGHTS // width))
-    with torch.inference_mode(), one_thread():
+    with torch.inference_mode():
         weights = torch.randn(height, width)
-        least_s: dict[tuple[int, torch.dtype], float] = {}
-        cases = [
-            (rows, dtype, weights.to(dtype), torch.randn(rows, width).to(dtype))
-            for rows in ROWS
+        works = [
+            partial(linear, torch.randn(rows, width).to(dtype), weights.to(dtype))
             for dtype in (torch.float32, torch.bfloat16)
+            for rows in ROWS
         ]
-        for _ in range(REPEATS):
-            for rows, dtype, weight, inputs in cases:
-                started = clock()
-                linear(inputs, weight)
-                taken = clock() - started
-                least_s[rows, dtype] = min(taken, least_s.get((rows, dtype), taken))
-    full, half = (
-        sum(least_s[rows, dtype] for rows in ROWS) for dtype in (torch.float32, torch.bfloat16)
-    )
+        times_s = least_in_turn_s(works, ROUNDS, clock)
+    full, half = sum(times_s[: len(ROWS)]), sum(times_s[len(ROWS) :])
     return full >= WORTH * half

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from swarm.model.batch_invariance import MOST_ROWS
 from swarm.wire.messages import Frame
 from swarm.wire.tensors import MAX_FRAME_TOKENS, WireTensor
 
-# of several frames computed as one: a slow stage gets larger batches, not a longer queue
-MAX_JOINED_TOKENS = 64
+# Of several frames computed as one: a slow stage gets larger batches, not a longer queue. Of more
+# tokens, a CPU in 16 bits would round the sums in another way.
+MAX_JOINED_TOKENS = MOST_ROWS
 # Beyond what the session has reserved: some waiting tokens may be stale to the client already.
 MAX_LOST_TOKENS = MAX_FRAME_TOKENS
 

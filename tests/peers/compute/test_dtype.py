@@ -12,7 +12,7 @@ from helpers.model_files import edit
 from helpers.models import Architecture
 from helpers.published import PUBLISHED, publish
 from peers.compute import dtype as module
-from peers.compute.dtype import REPEATS, ROWS, WORTH, choose_dtype, measure_bfloat16
+from peers.compute.dtype import ROUNDS, ROWS, WORTH, choose_dtype, measure_bfloat16
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import INT8, Quantization
 
@@ -105,14 +105,14 @@ def test_the_width_of_the_model_is_measured(
     assert asked == [checkpoint.hidden_size]
 
 
-def clock_of(full_s: float, half_s: float) -> Callable[[], float]:
-    """Return a clock by which products take these times, in float32 and in bfloat16; the first
-    ones take a thousand times as long."""
+def clock_of(full_ms: float, half_ms: float) -> Callable[[], float]:
+    """Return a clock by which products take these times, in float32 and in bfloat16; in the first
+    rounds the latter take three times as long."""
     pauses = (
-        pause_s
-        for repeat_ in range(REPEATS)
-        for taken_s in (full_s, half_s) * len(ROWS)
-        for pause_s in (0.0 if repeat_ else 7.0, taken_s * (1000.0 if not repeat_ else 1.0))
+        pause_ms * 1e-3
+        for round_ in range(ROUNDS)
+        for taken_ms in (full_ms, half_ms * (1.0 if round_ > ROUNDS // 2 else 3.0))
+        for pause_ms in (0.0, taken_ms) * len(ROWS)
     )
     times: Iterator[float] = accumulate(chain(pauses, repeat(0.0)))
     return lambda: next(times)
@@ -120,13 +120,14 @@ def clock_of(full_s: float, half_s: float) -> Callable[[], float]:
 
 @pytest.mark.parametrize("width", [1, 33, 32_768])
 @pytest.mark.parametrize(
-    ("full_s", "half_s", "pays"), [(8.0, 1.0, True), (WORTH - 0.01, 1.0, False), (1.0, 3.0, False)]
+    ("full_ms", "half_ms", "pays"),
+    [(0.8, 0.1, True), (WORTH, 0.99, True), (WORTH - 0.01, 1.0, False), (0.1, 0.3, False)],
 )
 def test_only_a_clear_gain_counts_and_the_first_products_warm_up(
-    width: int, full_s: float, half_s: float, pays: bool
+    width: int, full_ms: float, half_ms: float, pays: bool
 ) -> None:
     threads = torch.get_num_threads()
-    assert measure_bfloat16(width, clock_of(full_s, half_s)) is pays
+    assert measure_bfloat16(width, clock_of(full_ms, half_ms)) is pays
     assert torch.get_num_threads() == threads
 
 
