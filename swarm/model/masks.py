@@ -47,7 +47,8 @@ class AttentionView:
         """Return the view of `count` tokens in the rows of a placement.
 
         Args:
-            by_lines: whether the lines of a tree are attended to one by one.
+            by_lines: whether the lines of a tree are attended to one by one. Each may copy all
+                rows of the session.
         """
         start = placement.start
         trunk = placement.trunk
@@ -113,15 +114,15 @@ class Lines:
 def _line(placement: Placement, tokens: Sequence[int], device: torch.device) -> Line:
     assert placement.sees is not None
     sees, trunk = placement.sees[tokens[-1]], placement.trunk
-    rows = [*range(trunk), *(trunk + i for i in range(sees.bit_length()) if sees >> i & 1)]
-    start = len(rows) - len(tokens)
-    first = rows == list(range(len(rows)))
-    rows += [0] * (padded_rows(len(rows)) - len(rows))
-    return Line(
-        upload(torch.tensor(tokens), device),
-        None if first else upload(torch.tensor(rows), device),
-        AttentionView(start, len(tokens), start, None),
-    )
+    count = trunk + sees.bit_count()
+    rows = None
+    if sees & sees + 1:  # others lie between
+        behind = [trunk + i for i in range(sees.bit_length()) if sees >> i & 1]
+        filling = [0] * (padded_rows(count) - count)
+        rows = upload(torch.tensor([*range(trunk), *behind, *filling]), device)
+    start = count - len(tokens)
+    view = AttentionView(start, len(tokens), start, None)
+    return Line(upload(torch.tensor(tokens), device), rows, view)
 
 
 def matrix(sees: Sequence[int], columns: int) -> torch.Tensor:

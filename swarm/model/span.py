@@ -12,7 +12,7 @@ from torch import nn
 from swarm.errors import SpanError
 from swarm.model.anatomy import MODELS_OWN_ATTENTION, narrow
 from swarm.model.attention import PACKED, running, running_now
-from swarm.model.batch_invariance import groups, pair_rows, rounds_visibly
+from swarm.model.batch_invariance import MOST_ROWS, groups, pair_rows, rounds_visibly
 from swarm.model.cache import KVCache, PackedCache, cache_argument, packed_cache_of
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.device import upload
@@ -294,12 +294,7 @@ class Span:
 
     def _run(self, route: _Route, batch: Sequence[Work]) -> list[torch.Tensor]:
         # All uploads happen before the forward: no layer waits for one.
-        views = [
-            AttentionView.of(
-                work.placement, work.inputs.shape[0], self.device, by_lines=self._rounds_visibly
-            )
-            for work in batch
-        ]
+        views = [self._view(work) for work in batch]
         caches = [work.cache for work in batch]
         pads = self.config._attn_implementation == PACKED
         packed = self._packed_cache(caches, views, self._gathers, pads)
@@ -310,6 +305,11 @@ class Span:
         with running(packed), self._tap_hooks.catching(tapped):
             row = self._forward(route, upload(inputs, self.device), positions, packed)
         return list(row.split_with_sizes(packed.counts))
+
+    def _view(self, work: Work) -> AttentionView:
+        count = work.inputs.shape[0]
+        by_lines = self._rounds_visibly and count <= MOST_ROWS
+        return AttentionView.of(work.placement, count, self.device, by_lines)
 
     def _forward(
         self,
