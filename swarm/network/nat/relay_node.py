@@ -28,7 +28,7 @@ from swarm.wire.handshake import LocalMember
 from swarm.wire.messages import Frame
 from swarm.wire.tensors import WireTensor
 
-TRIES = 8  # every second one works, or more
+TRIES = 16  # every second one works, or more
 PLACE_TIMEOUT_S = 8.0
 TRIAL_TIMEOUT_S = 5.0
 TRIAL_TOKENS, TRIAL_HIDDEN = 256, 256  # 256 KiB: what is cut after 128 does not come through
