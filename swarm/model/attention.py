@@ -3,7 +3,7 @@
 Registered with transformers under the name PACKED, together with a mask function.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import accumulate
@@ -65,7 +65,9 @@ def packed_attention(
     if kwargs.get("position_bias") is not None:
         raise NotPackable("its layers bias scores by position")
     rule = attention_mask or MaskRule(causal_mask_function, packed.views, key.device)
-    chosen = [None] * len(packed.views) if indices is None else _chosen(indices, packed)
+    chosen: Sequence[torch.Tensor | None] = [None] * len(packed.views)
+    if indices is not None:
+        chosen = _chosen(indices, packed)
 
     def within(
         view: AttentionView, query: torch.Tensor, rows: Rows, only: torch.Tensor | None
@@ -100,7 +102,7 @@ def _along_lines(
     return torch.cat(outputs, dim=1).index_select(1, lines.order)
 
 
-def _chosen(indices: torch.Tensor, packed: PackedCache) -> list[torch.Tensor | None]:
+def _chosen(indices: torch.Tensor, packed: PackedCache) -> list[torch.Tensor]:
     """Return for each session which of its rows each of its tokens has chosen: bool [count, rows].
 
     Args:

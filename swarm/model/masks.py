@@ -11,7 +11,7 @@ from transformers.masking_utils import causal_mask_function
 
 from swarm.model.batch_invariance import padded_rows
 from swarm.model.device import upload
-from swarm.wire.token_tree import Placement
+from swarm.wire.token_tree import Placement, set_bits
 
 
 class NotPackable(Exception):
@@ -117,7 +117,7 @@ def _line(placement: Placement, tokens: Sequence[int], device: torch.device) -> 
     count = trunk + sees.bit_count()
     rows = None
     if sees & sees + 1:  # others lie between
-        behind = [trunk + i for i in range(sees.bit_length()) if sees >> i & 1]
+        behind = [trunk + i for i in set_bits(sees)]
         filling = [0] * (padded_rows(count) - count)
         rows = upload(torch.tensor([*range(trunk), *behind, *filling]), device)
     start = count - len(tokens)

@@ -225,7 +225,7 @@ class TokenTree:
             if root not in self._serials:
                 return None
             sees = self._sees[self._serials.index(root)]
-            leads = [i for i in range(sees.bit_length()) if sees >> i & 1][: count - self.trunk]
+            leads = set_bits(sees)[: count - self.trunk]
             if self.trunk + len(leads) < count:
                 return None
         keep = tuple(self.trunk + i for place, i in enumerate(leads) if i != place)
@@ -273,7 +273,7 @@ class TokenTree:
         if root not in self._serials:
             raise OutOfOrder(epoch, first, f"its root, number {root}, is not held")
         at, end = self._serials.index(root), len(self._serials)
-        leads = [i for i in range(at + 1) if self._sees[at] >> i & 1]
+        leads = set_bits(self._sees[at])
         follows = [] if newer else [i for i in range(at + 1, end) if self._sees[i] >> at & 1]
         keep = tuple(self.trunk + i for place, i in enumerate((*leads, *follows)) if i != place)
         return (
@@ -282,6 +282,11 @@ class TokenTree:
             [self._serials[i] for i in follows],
             _among(follows, self._sees, at + 1),
         )
+
+
+def set_bits(number: int) -> list[int]:
+    """Return which bits are set, in ascending order: the rows after the trunk that a token sees."""
+    return [i for i in range(number.bit_length()) if number >> i & 1]
 
 
 def replayed(root: int, rows: int) -> Iterator[ReplayChunk]:
