@@ -68,7 +68,7 @@ class DistillOptions:
 @count_option("--tokens", 400_000, (100, MOST_TOKENS), "Tokens that MODEL writes, at most.")
 @click.option(
     "--minutes",
-    default=10.0,
+    default=9.0,
     show_default=True,
     type=Number(0.01, 100_000),
     help="For all, writing and training.",

@@ -73,6 +73,8 @@ class TextSequence:
         self.cached_tokens = len(held.tokens)
         self.branches = True
         self.policy = request.policy()
+        if request.window:
+            models.calibrations.begin_text()
         heads = head_failure(models, request) is None
         self._grammar = grammar
         self.shaping = request.shaping.of_text(

@@ -17,6 +17,7 @@ LEAST_FIRST = 0.1  # kept right behind an answer; a head with less is worth noth
 LEAST_SHARE = 0.2  # of that share, further behind
 MAX_CHAINS = 64  # sets of peers that are told apart
 MAX_FAILED = 3  # of these, before the head is at fault
+FIRST_PAUSE = 16  # texts without a head that is at fault, before it is tried again
 NOT_TRUSTED = "; or a peer tells wrong outputs of its layers: with others the head is tried again"
 
 
@@ -60,8 +61,8 @@ class Calibration:
         if first < LEAST_FIRST:
             return (
                 f"{first:.0%} of the head's guesses right behind an answer are right, so it does"
-                " not read what it was trained on: is it for this model, and are its layers"
-                " counted as its publisher does?"
+                " not read what it was trained on: is it for this model and this kind of text, and"
+                " are its layers counted as its publisher does?"
             )
         for lag, rate in enumerate(others, 2):
             if rate is not None and rate < LEAST_SHARE * first:
@@ -87,10 +88,27 @@ class Calibrations:
     So a head is at fault only if it fails without outputs of any peer, with two sets of peers that
     have no peer in common, or with `MAX_FAILED` sets. Until then it is left on chains with the
     peers that it has failed with.
+
+    A head that was made for one kind of text fails at others as one that is connected wrongly does.
+    So one that is at fault is tried again: `FIRST_PAUSE` texts later, and whenever it fails again,
+    twice as many texts later than before.
     """
 
     def __init__(self) -> None:
         self._by_tellers: dict[frozenset[str], Calibration] = {}
+        self._pause = FIRST_PAUSE  # texts
+        self._paused = 0  # texts of it that have begun
+
+    def begin_text(self) -> None:
+        """Note that a text begins for which the head would be asked."""
+        if not self.fault:
+            return
+        if self._paused < self._pause:
+            self._paused += 1
+            return
+        self._by_tellers = {at: each for at, each in self._by_tellers.items() if not each.failure}
+        self._pause *= 2
+        self._paused = 0
 
     def of(self, tellers: frozenset[str]) -> Calibration:
         """Return the calibration with the outputs of these peers; no peers, for a head that reads

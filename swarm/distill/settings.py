@@ -45,7 +45,7 @@ class DistillSettings:
     model: str
     out: Path
     tokens: int = 400_000
-    minutes: float = 10.0
+    minutes: float = 9.0
     passes: int = 12
     vocab: int = 8192
     lag: int = 16

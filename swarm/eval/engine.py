@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 import torch
-from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from swarm.client.conversation import asking
 from swarm.client.models import ClientModels, make_lexicon
@@ -15,13 +14,12 @@ from swarm.client.prompt import encoded
 from swarm.client.sequence import TextSequence
 from swarm.decoding.drafting.feature import TappedToken
 from swarm.decoding.sampling import Sampling
-from swarm.decoding.windows import Window
 from swarm.errors import ConfigError
 from swarm.eval.lockstep import Assignment, Lockstep
 from swarm.eval.rule_writer import DraftWriter, RuleWriter
 from swarm.eval.sample import EvalSample
 from swarm.eval.variant import Variant
-from swarm.model.anatomy import find_layers
+from swarm.eval.whole import Whole
 from swarm.model.branching import BranchingModel
 from swarm.model.compute import AUTOMATIC, ComputeOptions
 from swarm.model.drafts.draft import DraftModel
@@ -48,64 +46,13 @@ class Decoding:
         return variant.options(self.temperature, seed, self.stop, self.max_new_tokens)
 
 
-class Whole:
-    """A whole model that answers windows as a chain of peers does.
-
-    Rolls its cache back to where a window starts.
-    """
-
-    def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
-        self.model = model
-        self.vocab_size = vocab_size
-        # Without a config no layer drops old tokens: every layer can be rolled back.
-        self._cache = DynamicCache()
-        self._length = 0
-
-    def answer_with_outputs(
-        self, window: Window, taps: tuple[int, ...] = ()
-    ) -> tuple[Tensor, Tensor]:
-        """Return what `answer` does, and outputs ``[tail, layers, hidden]``: of the tapped layers,
-        or else of the last one."""
-        caught: list[Tensor] = []
-
-        def catch(layer: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            caught.append(output if isinstance(output, Tensor) else output[0])
-
-        config = self.model.config.get_text_config(decoder=True)
-        layers = self.model.get_submodule(find_layers(self.model, "the target", config))
-        each = list(layers.children())
-        hooks = [each[layer].register_forward_hook(catch) for layer in taps or (-1,)]
-        try:
-            logits = self.answer(window)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        rows = [output.reshape(len(window.tokens), -1) for output in caught]
-        outputs = torch.stack(rows, dim=1)[len(window.tokens) - window.tail :]
-        return logits, outputs.float().cpu()
-
-    @torch.inference_mode()
-    def answer(self, window: Window) -> Tensor:
-        """Return the predictions ``[tail, vocabulary]`` for a window."""
-        if window.position < self._length:
-            self._cache.crop(window.position - self._length)
-        self._length = window.position + len(window.tokens)
-        ids = torch.tensor([window.tokens], device=self.model.device)
-        logits: Tensor = self.model(
-            input_ids=ids,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=max(1, window.tail),
-        ).logits[0, :, : self.vocab_size]
-        return (logits if window.tail else logits[:0]).float().cpu()
-
-
 class InProcess:
     """Target and draft, whole, in this process. Use it from one thread.
 
     Attributes:
         lockstep: decodes many texts at once; None if a model cannot read several texts in one
-            forward.
+            forward, and where a head drafts, which goes by the target's answers to one window.
+        target_lockstep: likewise, by the target alone: for writers that need no guess of a draft.
     """
 
     def __init__(self, model: str, draft: str | None, compute: ComputeOptions = AUTOMATIC) -> None:
@@ -114,6 +61,8 @@ class InProcess:
         loaded, _ = read_whole(model, torch.float32)
         self.target: PreTrainedModel = loaded.eval().to(self.models.own_head.device)
         branching = BranchingModel.of(self.target)
+        alone = replace(self.models, draft=None)
+        self.target_lockstep = Lockstep(alone, branching) if branching else None
         drafts = self.models.draft is None or self.models.draft.branching is not None
         self.lockstep = Lockstep(self.models, branching) if branching and drafts else None
         self._without: dict[frozenset[str], ClientModels] = {frozenset(): self.models}

@@ -15,6 +15,7 @@ from swarm.decoding.rules.lexicon import Fences, Lexicon
 from swarm.decoding.rules.relaxed import Miss
 from swarm.decoding.rules.signals import agreement, entropy, top1_gap
 from swarm.decoding.sampling import NoisePurpose, uniform
+from swarm.eval.head_guesser import HeadGuesser
 from swarm.eval.lockstep import EndedText, Position, Writer
 from swarm.eval.tasks import Item
 
@@ -144,12 +145,14 @@ class Scout:
     Args:
         start: tokens of the prompt.
         share: of the misses up to `CHEAP_NATS` that are probed; of dearer ones, `DEAR_SHARE` of it.
+        guesser: guesses the tokens of this text, where no draft model does.
     """
 
     item: Item
     judge: MissJudge
     start: int
     share: float
+    guesser: HeadGuesser | None = None
     _log_p: list[float] = field(default_factory=list, init=False)
     _drafted: int = field(default=0, init=False)
     _misses: list[MissFacts] = field(default_factory=list, init=False)
@@ -164,6 +167,8 @@ class Scout:
         """See `Writer.write`."""
         ways: list[tuple[int, Writer]] = [(position.choice, self)]
         self._log_p.append(float(position.log_p[position.choice]))
+        if self.guesser is not None and self.wants_guess(position.left):
+            position = replace(position, guess=self.guesser.guess(position.history))
         if position.guess is None:
             return ways
         self._drafted += 1

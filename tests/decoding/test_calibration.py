@@ -5,6 +5,7 @@ import pytest
 
 from swarm.decoding.calibration import (
     ENOUGH,
+    FIRST_PAUSE,
     LAGS,
     MAX_CHAINS,
     MAX_FAILED,
@@ -71,6 +72,30 @@ def test_a_head_that_reads_answers_alone_is_at_fault_if_it_fails() -> None:
     assert "does not read what it was trained on" in calibrations.fault
     assert calibrations.failure(NOBODY) == calibrations.fault
     assert not calibrations.doubted
+
+
+def test_a_head_at_fault_is_tried_again_after_longer_and_longer_pauses() -> None:
+    calibrations = Calibrations()
+    for pause in (FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE):
+        fails(calibrations, NOBODY)
+        for _ in range(pause):
+            calibrations.begin_text()
+            assert calibrations.failure(NOBODY)
+        calibrations.begin_text()
+        assert not calibrations.failure(NOBODY)
+        calibrations.begin_text()  # which is no pause
+    passes(calibrations, NOBODY)
+    assert calibrations.passed
+
+
+def test_what_passed_is_not_forgotten_after_a_pause() -> None:
+    calibrations = Calibrations()
+    passes(calibrations, ONE)
+    fails(calibrations, OTHERS)
+    for _ in range(2 * FIRST_PAUSE):
+        calibrations.begin_text()
+    assert calibrations.passed
+    assert calibrations.failure(OTHERS)  # the head is not at fault, but one of these peers
 
 
 def test_peers_that_a_head_has_failed_with_are_doubted_and_others_tried() -> None:

@@ -5,6 +5,8 @@ from itertools import islice
 import pytest
 import torch
 
+from helpers.feature_heads import save_eagle, save_target
+from helpers.tapping_heads import save_dspark, save_specforge
 from swarm.decoding.sampling import Sampling
 from swarm.demo import DRAFT, TARGET, locate
 from swarm.demo.problems import problems
@@ -18,7 +20,7 @@ from swarm.eval.study_file import read_study, write_study
 from swarm.eval.study_report import adaptive_rule
 from swarm.eval.study_run import StudyPlan, study_items
 from swarm.eval.tasks import Item, Task
-from swarm.eval.variant import PLAIN
+from swarm.eval.variant import PLAIN, ruled
 
 NEW = 70  # so that some rests are cut, and some texts end with their length
 PROMPTS = [problem.prompt for problem in islice(problems(33, held_out=True), 3)]
@@ -127,6 +129,30 @@ def test_only_a_share_of_the_misses_is_probed(engine, plan):
     probed = [each for each in cheap if each.probe]
     assert 0 < len(probed) < len(cheap)
     assert {each.probe.weight for each in probed} == {1 / 0.4}
+
+
+@pytest.mark.parametrize("save", [save_eagle, save_specforge, save_dspark])
+def test_a_head_guesses_what_it_drafts_right_behind_an_answer(save, tmp_path, monkeypatch):
+    engine = InProcess(str(save_target(tmp_path / "target")), str(save(tmp_path / "head")))
+    monkeypatch.setattr(engine, "encode", lambda prompt, *, chat=False: list(range(len(prompt))))
+    items = (Item("." * 9, None), Item("." * 70, None))  # the second takes two frames
+    hot = StudyPlan(Task("test", items, 24), RULES, 8.0, 1.0)  # noise decides most tokens
+    for seed, (item, text) in enumerate(
+        zip(items, study_items(engine, hot, items, 5), strict=True), 5
+    ):
+        one = ruled("strict", 1)
+        sample = engine.sample(engine.encode(item.prompt), one, one.options(8.0, seed, (), 24))
+        assert text.tokens == sample.token_ids
+        assert text.drafted == min(len(text.tokens), 24 - 1)  # not the last of all
+        guesses = list(text.tokens)
+        for miss in text.misses:
+            guesses[miss.position] = miss.drafted
+        drafted = [(at, piece.drafted_id) for at, piece in enumerate(sample.pieces)]
+        known = [(at, token) for at, token in drafted if token is not None]
+        assert len(known) > 8
+        assert [token for _, token in known] == [guesses[at] for at, _ in known]
+        assert text.misses
+        assert {miss.probe is None for miss in text.misses if miss.deficit_nats <= 1} == {False}
 
 
 def test_models_that_read_one_text_at_a_time_cannot_be_studied(engine, plan, monkeypatch):
