@@ -23,6 +23,7 @@ from swarm.eval.whole import Whole
 from swarm.model.branching import BranchingModel
 from swarm.model.compute import AUTOMATIC, ComputeOptions
 from swarm.model.drafts.draft import DraftModel
+from swarm.model.heads.loading import FeatureDraft
 from swarm.model.whole import read_whole
 from swarm.outputs import Generation, Measured
 from swarm.request import Options, Request, check_tokens
@@ -51,8 +52,7 @@ class InProcess:
 
     Attributes:
         lockstep: decodes many texts at once; None if a model cannot read several texts in one
-            forward, and where a head drafts, which goes by the target's answers to one window.
-        target_lockstep: likewise, by the target alone: for writers that need no guess of a draft.
+            forward.
     """
 
     def __init__(self, model: str, draft: str | None, compute: ComputeOptions = AUTOMATIC) -> None:
@@ -61,10 +61,11 @@ class InProcess:
         loaded, _ = read_whole(model, torch.float32)
         self.target: PreTrainedModel = loaded.eval().to(self.models.own_head.device)
         branching = BranchingModel.of(self.target)
-        alone = replace(self.models, draft=None)
-        self.target_lockstep = Lockstep(alone, branching) if branching else None
-        drafts = self.models.draft is None or self.models.draft.branching is not None
+        head = self.models.draft if isinstance(self.models.draft, FeatureDraft) else None
+        drafts = head or self.models.draft is None or self.models.draft.branching
         self.lockstep = Lockstep(self.models, branching) if branching and drafts else None
+        # In lockstep a guess is made when its token is decided; a client asks for a whole block.
+        self._blocks = head is not None and head.in_blocks
         self._without: dict[frozenset[str], ClientModels] = {frozenset(): self.models}
 
     def encode(self, prompt: str, *, chat: bool = False) -> list[int]:
@@ -85,7 +86,7 @@ class InProcess:
         """
         texts = [self.encode(prompt, chat=how.chat) for prompt in prompts]
         windows = [each.window for each in how.variants]
-        if self.lockstep is None or "auto" in windows:
+        if self.lockstep is None or self._blocks or "auto" in windows:
             return [
                 [self.sample(ids, each, how.options(each, seed)) for each in how.variants]
                 for ids, seed in zip(texts, seeds, strict=True)

@@ -10,7 +10,7 @@ does, window by window.
 
 from collections.abc import Iterable, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import Generic, Protocol, TypeVar
@@ -23,8 +23,11 @@ from swarm.client.models import ClientModels
 from swarm.decoding.decoder import FinishReason
 from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.sampling import Sampling
+from swarm.eval.head_guesser import HeadGuesser
+from swarm.eval.layer_outputs import layer_outputs
 from swarm.model.branching import BranchingModel
 from swarm.model.cache import KVCache
+from swarm.model.heads.loading import FeatureDraft
 from swarm.model.work import Work
 
 
@@ -58,6 +61,11 @@ class Position:
 
 class Writer(Protocol):
     """Decides how texts go on. One object serves one text; it may send others along other ways."""
+
+    @property
+    def ahead(self) -> int:
+        """Tokens at the end of its text that were drafted since the last answer it knows."""
+        ...
 
     def wants_guess(self, left: int) -> bool:
         """Return whether it needs the draft's choice to decide the next token.
@@ -144,13 +152,20 @@ class _Spelling:
 
 @dataclass(eq=False)
 class _Branch:
-    """A text, and the writers that have written it so far."""
+    """A text, and the writers that have written it so far.
+
+    Attributes:
+        tokens: the prompt's included.
+        draft: what a draft model has read; None for a head, which reads ``answers``.
+        answers: by position, the target's ``[layers, hidden]`` or ``[hidden]``, for a head.
+    """
 
     task: Assignment[Writer]
-    tokens: list[int]  # the prompt's included
+    tokens: list[int]
     spelling: _Spelling
     target: _Reading
     draft: _Reading | None
+    answers: list[Tensor] = field(default_factory=list)
     writers: list[Writer] = field(default_factory=list)
 
     @property
@@ -160,14 +175,15 @@ class _Branch:
     def copy(self) -> "_Branch":
         draft = None if self.draft is None else self.draft.copy()
         spelling = self.spelling.copy()
-        return _Branch(self.task, list(self.tokens), spelling, self.target.copy(), draft)
+        answers, tokens = list(self.answers), list(self.tokens)
+        return _Branch(self.task, tokens, spelling, self.target.copy(), draft, answers)
 
 
 class Lockstep:
     """Decodes texts in lockstep. Use it from one thread.
 
     Args:
-        models: whose draft model, if any, is able to branch.
+        models: whose draft model, if any, is able to branch, or whose draft is a head.
         target: the whole target.
     """
 
@@ -175,6 +191,8 @@ class Lockstep:
         self.models = models
         self.target = target
         self.draft = None if models.draft is None else models.draft.branching
+        self.head = models.draft if isinstance(models.draft, FeatureDraft) else None
+        self._guessers: dict[Writer, HeadGuesser] = {}  # while texts are written
         self._stop_ids = models.checkpoint.eos_token_ids
 
     @torch.inference_mode()
@@ -182,10 +200,11 @@ class Lockstep:
         """Let all writers write their texts to the end."""
         branches = [self._begin(each) for each in assignments if each.writers]
         while branches:
-            rows = _read(self.target, [branch.target for branch in branches])
+            rows = self._answer(branches)
             guesses = self._guess(branches)
             written = [self._write(*each) for each in zip(branches, rows, guesses, strict=True)]
             branches = list(chain.from_iterable(written))
+        self._guessers.clear()
 
     def _begin(self, task: Assignment[Writer]) -> _Branch:
         prompt = list(task.prompt)
@@ -197,7 +216,21 @@ class Lockstep:
         target = _Reading(self.target.new_cache(), list(prompt))
         detokenizer = Detokenizer(self.models.tokenizer, prompt)
         spelling = _Spelling(detokenizer, StopStrings(task.stop))
-        return _Branch(task, prompt, spelling, target, draft, list(task.writers))
+        return _Branch(task, prompt, spelling, target, draft, writers=list(task.writers))
+
+    def _answer(self, branches: Sequence[_Branch]) -> Tensor:
+        """Return the target's logits behind the texts, ``[n, head]``; keep its answers for a
+        head."""
+        readings = [branch.target for branch in branches]
+        if self.head is None:
+            return _read(self.target, readings)
+        counts = [len(reading.unread) for reading in readings]
+        with layer_outputs(self.target.layers, self.head.taps) as outputs:
+            rows = _read(self.target, readings)
+        each = outputs.stacked if self.head.taps else outputs.stacked[:, 0]
+        for branch, answers in zip(branches, torch.split(each, counts), strict=True):
+            branch.answers += answers
+        return rows
 
     def _guess(self, branches: Sequence[_Branch]) -> list[Drafted | None]:
         """Return the draft's choice at the end of each text where a writer wants it."""
@@ -222,12 +255,24 @@ class Lockstep:
         known = max(reading.unread, default=0) < self.draft.known
         return fits and known and any(each.wants_guess(branch.left) for each in branch.writers)
 
+    def _guess_by_head(self, branch: _Branch, writer: Writer) -> Drafted | None:
+        """Return the head's choice for a writer: which answers it knows depends on its loops."""
+        if self.head is None or not writer.wants_guess(branch.left):
+            return None
+        guesser = self._guessers.get(writer)
+        if guesser is None:
+            guesser = HeadGuesser(self.head, branch.task.sampling, len(branch.task.prompt))
+            self._guessers[writer] = guesser
+        return guesser.guess(branch.tokens, writer.ahead, branch.answers)
+
     def _write(self, branch: _Branch, logits: Tensor, guess: Drafted | None) -> list[_Branch]:
         """Return the texts that go on from a branch, each one token longer."""
         position = Position(branch.tokens, logits, guess, branch.task.sampling, branch.left)
         ways: dict[int, list[Writer]] = {}
         for writer in branch.writers:
-            for token, who in writer.write(position):
+            by_head = self._guess_by_head(branch, writer)
+            known = position if by_head is None else replace(position, guess=by_head)
+            for token, who in writer.write(known):
                 ways.setdefault(token, []).append(who)
         # Copies first: the branch itself goes on as one of the ways.
         texts = [branch, *(branch.copy() for _ in range(len(ways) - 1))]

@@ -39,6 +39,11 @@ class RuleWriter:
             self._log_p / len(self._pieces),
         )
 
+    @property
+    def ahead(self) -> int:
+        """See `Writer.ahead`."""
+        return self._place
+
     def wants_guess(self, left: int) -> bool:
         """See `Writer.wants_guess`.
 

@@ -15,7 +15,6 @@ from swarm.decoding.rules.lexicon import Fences, Lexicon
 from swarm.decoding.rules.relaxed import Miss
 from swarm.decoding.rules.signals import agreement, entropy, top1_gap
 from swarm.decoding.sampling import NoisePurpose, uniform
-from swarm.eval.head_guesser import HeadGuesser
 from swarm.eval.lockstep import EndedText, Position, Writer
 from swarm.eval.tasks import Item
 
@@ -145,19 +144,22 @@ class Scout:
     Args:
         start: tokens of the prompt.
         share: of the misses up to `CHEAP_NATS` that are probed; of dearer ones, `DEAR_SHARE` of it.
-        guesser: guesses the tokens of this text, where no draft model does.
     """
 
     item: Item
     judge: MissJudge
     start: int
     share: float
-    guesser: HeadGuesser | None = None
     _log_p: list[float] = field(default_factory=list, init=False)
     _drafted: int = field(default=0, init=False)
     _misses: list[MissFacts] = field(default_factory=list, init=False)
     _probers: dict[int, "Prober"] = field(default_factory=dict, init=False)  # by position
     _ended: EndedText | None = field(default=None, init=False)
+
+    @property
+    def ahead(self) -> int:
+        """See `Writer.ahead`."""
+        return 0
 
     def wants_guess(self, left: int) -> bool:
         """See `Writer.wants_guess`."""
@@ -167,8 +169,6 @@ class Scout:
         """See `Writer.write`."""
         ways: list[tuple[int, Writer]] = [(position.choice, self)]
         self._log_p.append(float(position.log_p[position.choice]))
-        if self.guesser is not None and self.wants_guess(position.left):
-            position = replace(position, guess=self.guesser.guess(position.history))
         if position.guess is None:
             return ways
         self._drafted += 1
@@ -216,6 +216,11 @@ class Prober:
     _tokens: list[int] = field(default_factory=list, init=False)
     _log_p: list[float] = field(default_factory=list, init=False)
     _right: bool | None = field(default=None, init=False)
+
+    @property
+    def ahead(self) -> int:
+        """See `Writer.ahead`."""
+        return 0
 
     def wants_guess(self, left: int) -> bool:
         """See `Writer.wants_guess`."""

@@ -8,17 +8,13 @@ import torch
 from swarm.decoding.rules.choose import Verification
 from swarm.decoding.sampling import Sampling
 from swarm.eval.engine import InProcess
-from swarm.eval.head_guesser import HeadGuesser
-from swarm.eval.lockstep import Assignment, Lockstep
-from swarm.eval.rule_writer import RuleWriter
+from swarm.eval.lockstep import Assignment
 from swarm.eval.run import TOGETHER, EvalError
 from swarm.eval.study import MissJudge, Scout, TextFacts
 from swarm.eval.tasks import Item, Task
-from swarm.eval.whole import Whole
 from swarm.eval.workers import in_workers
 from swarm.model.compute import ComputeOptions
 from swarm.model.drafts.dtype import check_compute
-from swarm.model.heads.loading import FeatureDraft
 
 
 @dataclass(frozen=True)
@@ -57,9 +53,7 @@ def study_items(
     engine: InProcess, plan: StudyPlan, items: Sequence[Item], first_seed: int
 ) -> list[TextFacts]:
     """Study some items of a task; the first has the seed ``first_seed``, the next one more."""
-    head = engine.models.draft if isinstance(engine.models.draft, FeatureDraft) else None
-    lockstep = engine.lockstep if head is None else engine.target_lockstep
-    if lockstep is None:
+    if engine.lockstep is None:
         raise EvalError("a study needs a target and a draft that read several texts in one forward")
     rules = {rule: Verification.parse(rule) for rule in plan.rules}
     judge = MissJudge(rules, engine.models.lexicon)
@@ -72,28 +66,8 @@ def study_items(
         assignments.append(
             Assignment(prompt, [scout], sampling, plan.task.max_new_tokens, plan.task.stop)
         )
-    if head is not None:
-        _let_guess(engine, head, lockstep, assignments)
-    lockstep.run(assignments)
+    engine.lockstep.run(assignments)
     return [each.writers[0].facts for each in assignments]
-
-
-def _let_guess(
-    engine: InProcess, head: FeatureDraft, lockstep: Lockstep, scouting: Sequence[Assignment[Scout]]
-) -> None:
-    """Have the target write the texts beforehand, for a head, which guesses by its answers."""
-    strict = Verification.parse("strict")
-    writing = []
-    for each in scouting:
-        writer = RuleWriter(strict.rule(each.sampling, engine.models.lexicon))
-        how = (each.sampling, each.max_new_tokens, each.stop)
-        writing.append(Assignment(each.prompt, [writer], *how))
-    lockstep.run(writing)
-    for each, written in zip(scouting, writing, strict=True):
-        text = [*each.prompt, *written.writers[0].sample.token_ids]
-        whole = Whole(engine.target, engine.models.checkpoint.vocab_size)
-        guesser = HeadGuesser(head, whole, text, len(each.prompt), each.sampling)
-        each.writers[0].guesser = guesser
 
 
 _engine: InProcess | None = None  # of a worker

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from swarm.decoding.windows import Window
+from swarm.eval.layer_outputs import layer_outputs
 from swarm.model.anatomy import find_layers
 
 
@@ -26,23 +27,12 @@ class Whole:
     ) -> tuple[Tensor, Tensor]:
         """Return what `answer` does, and outputs ``[tail, layers, hidden]``: of the tapped layers,
         or else of the last one."""
-        caught: list[Tensor] = []
-
-        def catch(layer: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            caught.append(output if isinstance(output, Tensor) else output[0])
-
         config = self.model.config.get_text_config(decoder=True)
         layers = self.model.get_submodule(find_layers(self.model, "the target", config))
-        each = list(layers.children())
-        hooks = [each[layer].register_forward_hook(catch) for layer in taps or (-1,)]
-        try:
+        assert isinstance(layers, nn.ModuleList)
+        with layer_outputs(layers, taps) as outputs:
             logits = self.answer(window)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        rows = [output.reshape(len(window.tokens), -1) for output in caught]
-        outputs = torch.stack(rows, dim=1)[len(window.tokens) - window.tail :]
-        return logits, outputs.float().cpu()
+        return logits, outputs.stacked[len(window.tokens) - window.tail :]
 
     @torch.inference_mode()
     def answer(self, window: Window) -> Tensor:

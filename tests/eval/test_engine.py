@@ -195,6 +195,24 @@ def test_a_head_drafts_in_this_process_too(save, tmp_path):
         engine.sample(prompt, DRAFT_ALONE, DRAFT_ALONE.options(0.0, 0, (), 9))
 
 
+@pytest.mark.parametrize("save", [save_eagle, save_specforge, save_dspark])
+def test_a_head_drafts_in_lockstep_what_it_drafts_alone(save, tmp_path, monkeypatch):
+    engine = InProcess(str(save_target(tmp_path / "target")), str(save(tmp_path / "head")))
+    monkeypatch.setattr(engine, "encode", lambda prompt, *, chat=False: list(range(len(prompt))))
+    rules = ["strict", "adaptive:tau=2", "typical", "random:rate=0.3"]
+    how = Decoding((PLAIN, *(ruled(rule, 4) for rule in rules)), 8.0, 24)
+    prompts, seeds = ["." * 5, "." * 70], [3, 4]  # the second takes two frames
+    together = engine.decode(prompts, seeds, how)
+    monkeypatch.setattr(engine, "lockstep", None)
+    for samples, alone in zip(together, engine.decode(prompts, seeds, how), strict=True):
+        for one, other in zip(samples, alone, strict=True):
+            assert one.token_ids == other.token_ids
+            assert one.loops == other.loops
+            drafted = [piece.drafted_id for piece in one.pieces]
+            assert drafted == [piece.drafted_id for piece in other.pieces]
+        assert samples[1].loops < samples[0].loops
+
+
 def test_a_head_of_the_target_drafts_but_does_not_write_alone(tmp_path):
     target = str(save_target(tmp_path / "target"))
     head = str(save_eagle(tmp_path / "head"))

@@ -143,7 +143,7 @@ def test_a_head_guesses_what_it_drafts_right_behind_an_answer(save, tmp_path, mo
         one = ruled("strict", 1)
         sample = engine.sample(engine.encode(item.prompt), one, one.options(8.0, seed, (), 24))
         assert text.tokens == sample.token_ids
-        assert text.drafted == min(len(text.tokens), 24 - 1)  # not the last of all
+        assert text.drafted == min(len(text.tokens), 24 - 1) - 1  # not the first, nor the last
         guesses = list(text.tokens)
         for miss in text.misses:
             guesses[miss.position] = miss.drafted

@@ -74,6 +74,11 @@ class FeatureDraft:
         return None
 
     @property
+    def in_blocks(self) -> bool:
+        """Whether it guesses a whole block of tokens at once."""
+        return isinstance(self.parts, BlockParts)
+
+    @property
     def source(self) -> Source:
         """Which source its guesses come from."""
         return Source.FEATURES
