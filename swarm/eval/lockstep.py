@@ -192,19 +192,19 @@ class Lockstep:
         self.target = target
         self.draft = None if models.draft is None else models.draft.branching
         self.head = models.draft if isinstance(models.draft, FeatureDraft) else None
-        self._guessers: dict[Writer, HeadGuesser] = {}  # while texts are written
+        self._guessers: dict[Writer, HeadGuesser] = {}  # of the texts of the last `run`
         self._stop_ids = models.checkpoint.eos_token_ids
 
     @torch.inference_mode()
     def run(self, assignments: Iterable[Assignment[Writer]]) -> None:
         """Let all writers write their texts to the end."""
         branches = [self._begin(each) for each in assignments if each.writers]
+        self._guessers = {}
         while branches:
             rows = self._answer(branches)
             guesses = self._guess(branches)
             written = [self._write(*each) for each in zip(branches, rows, guesses, strict=True)]
             branches = list(chain.from_iterable(written))
-        self._guessers.clear()
 
     def _begin(self, task: Assignment[Writer]) -> _Branch:
         prompt = list(task.prompt)
