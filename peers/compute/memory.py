@@ -66,7 +66,7 @@ class DoesNotFit(LocalError):
 
 
 @dataclass(frozen=True)
-class Needs:
+class MemoryNeeds:
     """Bytes that parts of one model need on one device."""
 
     layer_bytes: tuple[int, ...]  # weights, by layer
@@ -87,7 +87,7 @@ class Needs:
     replayed_bytes: int = 0
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> "Needs":
+    def of(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> "MemoryNeeds":
         """Work out from the model's skeleton and configuration. Raise UnsupportedModel."""
         config, anatomy, size = checkpoint.config, study(checkpoint), dtype.itemsize
         plan = WeightPlan.of(checkpoint, anatomy, dtype, device)
@@ -208,7 +208,7 @@ class MemoryBudget:
 
     model: str
     memory: DeviceMemory
-    needs: Needs
+    needs: MemoryNeeds
     has_bytes: int
     cache_tokens: int | None
     head: bool | None = False
@@ -223,7 +223,7 @@ class MemoryBudget:
         head: bool | None = False,
     ) -> "MemoryBudget":
         """Measure what is free now, before anything is loaded."""
-        needs = Needs.of(checkpoint, dtype, memory.device)
+        needs = MemoryNeeds.of(checkpoint, dtype, memory.device)
         free = max(0, memory.free() - (needs.head_bytes if head else 0))
         return cls(checkpoint.name, memory, needs, free, cache_tokens, head)
 

@@ -31,7 +31,6 @@ from swarm.wire.messages import (
     Close,
     Fault,
     Frame,
-    Message,
     Mirror,
     Open,
     Ping,
@@ -39,6 +38,7 @@ from swarm.wire.messages import (
     Probe,
     Refine,
     Reroute,
+    WireMessage,
 )
 
 GOODBYE_TIMEOUT_S = 2.0  # for telling clients that this peer leaves
@@ -170,7 +170,7 @@ class Handler:
             )
             received = link.bytes_received
 
-    async def _answer(self, link: Link, message: Message) -> None:
+    async def _answer(self, link: Link, message: WireMessage) -> None:
         """Do what one message asks for. Raises `WireError` for what no peer takes."""
         match message:
             case Frame():
@@ -262,12 +262,12 @@ class Handler:
             await self._send(link, _unknown(session_id))
         return session
 
-    def _forwards(self, link: Link, message: Message) -> bool:
+    def _forwards(self, link: Link, message: WireMessage) -> bool:
         """Whether a message is a frame that a peer sends on for a client."""
         session = self.sessions.get(message.session) if isinstance(message, Frame) else None
         return session is not None and session.downstream.opener is not link
 
-    async def _send(self, link: Link, message: Message) -> None:
+    async def _send(self, link: Link, message: WireMessage) -> None:
         if isinstance(message, Fault):
             self.counters.faults[message.code] += 1
         with contextlib.suppress(LinkClosed):  # a sender that left needs no answer

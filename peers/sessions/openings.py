@@ -11,7 +11,7 @@ from swarm.network.links.link import Link
 from swarm.util.tasks import end
 from swarm.wire.faults import FaultCode
 from swarm.wire.fields import SessionId
-from swarm.wire.messages import Message, Open
+from swarm.wire.messages import Open, WireMessage
 
 MAX_OPENING_PER_LINK = 16  # sessions that one link may be opening at a time
 
@@ -31,7 +31,7 @@ class Openings:
         self,
         sessions: SessionRegistry,
         admission: AccessControl,
-        send: Callable[[Link, Message], Awaitable[None]],
+        send: Callable[[Link, WireMessage], Awaitable[None]],
     ) -> None:
         self._sessions = sessions
         self._admission = admission
@@ -79,7 +79,7 @@ class Openings:
         await end(*tasks)
 
     async def _open(self, link: Link, opening: Open) -> None:
-        answer: Message
+        answer: WireMessage
         try:
             answer = await self._sessions.open(link, opening)
         except SessionFault as fault:

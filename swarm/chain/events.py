@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Generic
 
 from swarm.chain.members import P
-from swarm.wire.messages import Message
+from swarm.wire.messages import WireMessage
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class Received:
     """A message came from a peer; ``at`` is when, in seconds of the session's clock."""
 
     peer_id: str
-    message: Message
+    message: WireMessage
     at: float
 
 
@@ -33,4 +33,4 @@ class Outgoing(Generic[P]):
     """A message to send to a peer."""
 
     to: P
-    message: Message
+    message: WireMessage

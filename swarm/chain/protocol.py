@@ -40,7 +40,6 @@ from swarm.wire.messages import (
     Fault,
     Frame,
     Hop,
-    Message,
     Open,
     Opened,
     Progress,
@@ -49,13 +48,14 @@ from swarm.wire.messages import (
     Result,
     Tapped,
     TermsChanged,
+    WireMessage,
 )
 from swarm.wire.taps import TapTerms
 
 # replies that may come when they are no longer waited for
 LATE = (Progress, Rerouted, Accepting, Refined, TermsChanged)
 
-Reply = TypeVar("Reply", bound=Message)
+Reply = TypeVar("Reply", bound=WireMessage)
 
 
 class ChainProtocol(Generic[P]):

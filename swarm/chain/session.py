@@ -26,13 +26,13 @@ from swarm.wire.fields import SESSION_ID_BYTES
 from swarm.wire.messages import (
     Accepting,
     Hop,
-    Message,
     Opened,
     Refine,
     Refined,
     Result,
     Tapped,
     TermsChanged,
+    WireMessage,
 )
 from swarm.wire.taps import MAX_TAPS, TapTerms
 from swarm.wire.tensors import MAX_FRAME_TOKENS
@@ -273,14 +273,14 @@ class ChainSession:
 
     # Other messages.
 
-    async def tell(self, link: ChainLink, message: Message) -> None:
+    async def tell(self, link: ChainLink, message: WireMessage) -> None:
         """Send a message to one peer. Raises `ChainBroken` if it is gone."""
         try:
             await self.post(link.connection, message)
         except LinkClosed as error:
             raise broken_by(link, error.why) from None
 
-    async def post(self, connection: Connection, message: Message) -> int:
+    async def post(self, connection: Connection, message: WireMessage) -> int:
         """Send a message whose bytes count as the session's, and return its size. Raises
         `LinkClosed`."""
         nbytes = await connection.send(message)
@@ -361,7 +361,7 @@ class ChainSession:
 def event_of(arrival: Arrival) -> Event:
     """Return what came over a connection as an event of the protocol."""
     message = arrival.message
-    if isinstance(message, Message):
+    if isinstance(message, WireMessage):
         return Received(arrival.peer_id, message, arrival.at)
     why = message.why if isinstance(message, LinkClosed) else str(message)
     return Lost(arrival.peer_id, why, arrival.at)

@@ -9,12 +9,12 @@ from swarm.network.dht.records import PeerRecord
 from swarm.network.links.connection import Connection
 from swarm.routing.chain import Stage
 from swarm.util.tasks import within
-from swarm.wire.messages import Hop, Message
+from swarm.wire.messages import Hop, WireMessage
 
 GOODBYE_TIMEOUT_S = 0.5
 
 
-async def take_leave(connection: Connection, message: Message) -> None:
+async def take_leave(connection: Connection, message: WireMessage) -> None:
     """Send a last message to a peer, for `GOODBYE_TIMEOUT_S` at most. Never raises an error."""
     with suppress(SwarmError, asyncio.TimeoutError):
         await within(GOODBYE_TIMEOUT_S, connection.send(message))

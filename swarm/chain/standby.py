@@ -27,7 +27,7 @@ from swarm.network.links.link import LinkClosed
 from swarm.network.links.replica_feed import ReplicaFeed
 from swarm.util.tasks import all_over, end, within
 from swarm.wire.fields import SessionId
-from swarm.wire.messages import Close, Hop, Message, Mirror, Probe, Reroute
+from swarm.wire.messages import Close, Hop, Mirror, Probe, Reroute, WireMessage
 
 LOOK_S = 0.5  # between two looks at how far every spare has come
 MAX_ARRIVALS = 256  # messages of spares that wait
@@ -240,14 +240,14 @@ class Standby:
                 await self._session.tell(spare.feeder, Mirror(session=self._id, to=spare.link.hop))
         await self._tell(spare, Probe(session=self._id))
 
-    async def _tell(self, spare: Spare[ChainLink], message: Message) -> None:
+    async def _tell(self, spare: Spare[ChainLink], message: WireMessage) -> None:
         try:
             await self._session.post(spare.link.connection, message)
         except LinkClosed as error:
             spare.failure = error.why
 
     async def _tell_soon(
-        self, spare: Spare[ChainLink], message: Message, or_else: str = ""
+        self, spare: Spare[ChainLink], message: WireMessage, or_else: str = ""
     ) -> None:
         """Send a message if the spare's link takes it before long.
 
@@ -267,7 +267,7 @@ class Standby:
         spare.link.connection.unsubscribe(self._id)
         with spare.telling():
             await self.end_feed(spare)
-            goodbyes: list[tuple[ChainLink, Message]] = [(spare.link, Close(session=self._id))]
+            goodbyes: list[tuple[ChainLink, WireMessage]] = [(spare.link, Close(session=self._id))]
             if spare.fed and spare.feeder in self._session.chain:
                 goodbyes.append((spare.feeder, Mirror(session=self._id)))
             await asyncio.gather(
@@ -291,6 +291,6 @@ class _FeedLink:
     async def itself(self) -> "_FeedLink":
         return self
 
-    async def send(self, message: Message) -> int:
+    async def send(self, message: WireMessage) -> int:
         """Raises `LinkClosed`."""
         return await self._session.post(self._connection, message)

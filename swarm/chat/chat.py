@@ -87,7 +87,7 @@ class Display(Protocol):
 
 
 @dataclass
-class Chat:
+class ChatState:
     """The state of a chat. Only `ask` and `retry` take long; `stop` ends them.
 
     Attributes:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swarm.chat.chat import Chat
+from swarm.chat.chat import ChatState
 from swarm.chat.settings import changed, listed
 from swarm.client.conversation import Conversation
 from swarm.errors import SwarmError
@@ -23,10 +23,10 @@ class Order:
 
     usage: str
     help: str
-    run: Callable[[Chat, str], Awaitable[None]]
+    run: Callable[[ChatState, str], Awaitable[None]]
 
 
-async def obey(chat: Chat, line: str) -> None:
+async def obey(chat: ChatState, line: str) -> None:
     """Carry out the order of a line that begins with a slash."""
     name, _, rest = line.strip().partition(" ")
     order = ORDERS.get(name)
@@ -42,18 +42,18 @@ async def obey(chat: Chat, line: str) -> None:
         chat.display.note(f"{error}")
 
 
-async def _help(chat: Chat, _: str) -> None:
+async def _help(chat: ChatState, _: str) -> None:
     lines = [f"  {order.usage:<20}{order.help}" for order in ORDERS.values()]
     chat.display.note("\n".join([*lines, KEYS]))
 
 
-async def _new(chat: Chat, _: str) -> None:
+async def _new(chat: ChatState, _: str) -> None:
     chat.conversation = replace(chat.conversation, turns=())
     chat.last = None
     chat.display.note("A new conversation.")
 
 
-async def _system(chat: Chat, text: str) -> None:
+async def _system(chat: ChatState, text: str) -> None:
     if not text:
         now = chat.conversation.system or "none"
         chat.display.note(
@@ -64,7 +64,7 @@ async def _system(chat: Chat, text: str) -> None:
     chat.display.note("The system prompt is changed, from the next answer on.")
 
 
-async def _undo(chat: Chat, _: str) -> None:
+async def _undo(chat: ChatState, _: str) -> None:
     if not chat.conversation.turns:
         chat.display.note("There is nothing to undo.")
         return
@@ -72,12 +72,12 @@ async def _undo(chat: Chat, _: str) -> None:
     chat.conversation = chat.conversation.without_last()
 
 
-async def _retry(chat: Chat, _: str) -> None:
+async def _retry(chat: ChatState, _: str) -> None:
     if not await chat.retry():
         chat.display.note("Nothing was asked yet.")
 
 
-async def _set(chat: Chat, rest: str) -> None:
+async def _set(chat: ChatState, rest: str) -> None:
     name, _, word = rest.partition(" ")
     if not word:
         chat.display.note(
@@ -88,14 +88,14 @@ async def _set(chat: Chat, rest: str) -> None:
     chat.display.note(f"{name} is {word.strip()}, from the next answer on.")
 
 
-async def _stats(chat: Chat, _: str) -> None:
+async def _stats(chat: ChatState, _: str) -> None:
     if chat.last is None or chat.last.generation is None:
         chat.display.note("There are figures only after an answer that was not stopped.")
     else:
         chat.display.note(console.summary(chat.last.generation))
 
 
-async def _route(chat: Chat, _: str) -> None:
+async def _route(chat: ChatState, _: str) -> None:
     if chat.last is None or not chat.last.route:
         chat.display.note("There is a route only after an answer.")
     else:
@@ -106,14 +106,14 @@ async def _route(chat: Chat, _: str) -> None:
         chat.display.note("\n".join(lines))
 
 
-async def _explain(chat: Chat, _: str) -> None:
+async def _explain(chat: ChatState, _: str) -> None:
     if chat.last is None or not chat.last.pieces:
         chat.display.note("There are tokens to explain only after an answer.")
     else:
         chat.display.note("\n".join(console.fates(chat.last.pieces)))
 
 
-async def _save(chat: Chat, name: str) -> None:
+async def _save(chat: ChatState, name: str) -> None:
     if not name:
         chat.display.note("Name a file, as in /save talk.md or /save talk.json.")
         return
@@ -130,7 +130,7 @@ async def _save(chat: Chat, name: str) -> None:
         chat.display.note(f"Saved in {name}.")
 
 
-async def _quit(chat: Chat, _: str) -> None:
+async def _quit(chat: ChatState, _: str) -> None:
     chat.over = True
 
 

@@ -1,11 +1,11 @@
 """The loop of a chat: read and answer, until the input or the chat ends."""
 
-from swarm.chat.chat import Chat
+from swarm.chat.chat import ChatState
 from swarm.chat.orders import obey
 from swarm.chat.reading import GivenUp, NotText, Read, message
 
 
-async def talk(chat: Chat, read: Read) -> None:
+async def talk(chat: ChatState, read: Read) -> None:
     """Answer every message; one that begins with a slash is an order.
 
     A message with bytes that are not text gets an answer that fails, and the chat goes on.

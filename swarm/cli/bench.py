@@ -17,7 +17,7 @@ from swarm.cli.options import (
     format_options,
     head_option,
 )
-from swarm.cli.params import FILE, NO_MODEL, ModelName, Number, Text
+from swarm.cli.params import FILE, NO_MODEL, ModelName, Number, TextParam
 from swarm.demo import locate
 from swarm.shapes.catalogue import SHAPES
 from swarm.terminal.signals import run
@@ -108,7 +108,7 @@ def _default(part: str) -> str:
     "--prompt",
     "texts",
     multiple=True,
-    type=Text(),
+    type=TextParam(),
     metavar="TEXT",
     help="Prompt instead of word problems; may be given several times.",
 )
@@ -121,7 +121,7 @@ def _default(part: str) -> str:
     "--kind",
     "kinds",
     multiple=True,
-    type=Text(),
+    type=TextParam(),
     metavar="KIND",
     help="Of these prompts, take one kind of work, such as rag; may be given several times.",
 )

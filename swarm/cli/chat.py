@@ -8,7 +8,7 @@ import click
 
 from swarm.cli.decoding import AUDIT_PATIENCE_S, DecodingOptions, decoding_options
 from swarm.cli.options import entrance, entrance_options
-from swarm.cli.params import ModelName, Text
+from swarm.cli.params import ModelName, TextParam
 from swarm.terminal import console
 from swarm.terminal.activity import activity
 from swarm.terminal.signals import on_signals, run
@@ -16,7 +16,7 @@ from swarm.terminal.signals import on_signals, run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swarm.chat.chat import Chat, Display
+    from swarm.chat.chat import ChatState, Display
     from swarm.chat.reading import Terminal
     from swarm.chat.thoughts import Thoughts
     from swarm.model.compute import ComputeOptions
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", type=ModelName())
-@click.option("--system", type=Text(), default="", help="System message of the conversation.")
+@click.option("--system", type=TextParam(), default="", help="System message of the conversation.")
 @click.option("--raw", is_flag=True, help="Continue plain text, without the model's chat template.")
 @decoding_options
 @entrance_options
@@ -43,7 +43,7 @@ def chat(
     input is a question.
     """
     net, identity = entrance()
-    from swarm.chat.chat import Chat
+    from swarm.chat.chat import ChatState
     from swarm.chat.orders import ORDERS
     from swarm.chat.reading import Pipe, Terminal
     from swarm.chat.talk import talk
@@ -56,14 +56,14 @@ def chat(
     client = decoding.client(model, net, identity, compute)
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
 
-    async def converse() -> Chat:
+    async def converse() -> ChatState:
         with activity(quiet=as_json or not interactive) as waiting_for:
             waiting_for(f"loading {model} and entering the network {net.name}")
             async with client:
                 waiting_for("")
                 tokenizer = client.models.tokenizer
                 thoughts = Thoughts.of(tokenizer, raw)
-                chat = Chat(
+                chat = ChatState(
                     client,
                     as_plain_text(tokenizer) if raw else by_template(tokenizer, model),
                     _display(waiting_for, as_json, interactive, thoughts),
@@ -90,7 +90,7 @@ def chat(
         sys.exit(done.failure.exit_code)
 
 
-async def _talk_in_terminal(chat: "Chat", terminal: "Terminal") -> None:
+async def _talk_in_terminal(chat: "ChatState", terminal: "Terminal") -> None:
     """Talk with a person, for whom Ctrl-C ends an answer and never the program."""
     from swarm.chat.talk import talk
 

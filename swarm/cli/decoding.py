@@ -14,7 +14,7 @@ from swarm.cli.options import (
     head_option,
     quantization_option,
 )
-from swarm.cli.params import FILE, ModelName, Number, Text
+from swarm.cli.params import FILE, ModelName, Number, TextParam
 from swarm.demo import locate
 from swarm.util.importing import uncollected
 
@@ -190,7 +190,7 @@ SAMPLING = (
     ),
     click.option(
         "--stop",
-        type=Text(),
+        type=TextParam(),
         multiple=True,
         help="End before this text; may be given several times.",
     ),
@@ -202,7 +202,7 @@ CONSTRAINING = (
         metavar="FILE",
         help="The answer is JSON that this schema allows.",
     ),
-    click.option("--regex", type=Text(), help="The answer matches this regular expression."),
+    click.option("--regex", type=TextParam(), help="The answer matches this regular expression."),
     click.option(
         "--grammar",
         type=FILE,

@@ -10,7 +10,7 @@ from swarm.cli.options import (
     count_option,
     json_option,
 )
-from swarm.cli.params import FILE, Number, Text
+from swarm.cli.params import FILE, Number, TextParam
 from swarm.terminal.signals import run
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "--prompt",
     "prompts",
     multiple=True,
-    type=Text(),
+    type=TextParam(),
     help="Prompt instead of the three problems; may be given several times.",
 )
 @click.option("--picture", type=FILE, help="Also draw the run as an SVG file.")

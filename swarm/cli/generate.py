@@ -12,7 +12,7 @@ from swarm.cli.options import (
     entrance_options,
     json_option,
 )
-from swarm.cli.params import ModelName, Text
+from swarm.cli.params import ModelName, TextParam
 from swarm.terminal import console
 from swarm.terminal.activity import activity
 from swarm.terminal.signals import run
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", type=ModelName())
-@click.argument("prompt", type=Text())
+@click.argument("prompt", type=TextParam())
 @decoding_options
 @click.option(
     "--explain",

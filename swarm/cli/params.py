@@ -88,7 +88,7 @@ class Number(click.FloatRange):  # type: ignore[misc, unused-ignore]
         return number
 
 
-class Text(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+class TextParam(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """Text that a tokenizer can read.
 
     Python turns arguments that are not in the terminal's encoding into lone surrogates, which have

@@ -15,7 +15,7 @@ GUARD = "☺"
 
 
 @dataclass(frozen=True)
-class Form:
+class FimForm:
     """The tokens before each part of a text.
 
     Attributes:
@@ -33,15 +33,15 @@ class Form:
 # Codestral's, the prefix comes first.
 FORMS = (
     # Qwen 2.5 Coder, CodeGemma, Granite 4
-    Form("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
-    Form("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder, Granite Code, StableCode
-    Form("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),  # SantaCoder
-    Form("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),  # DeepSeek Coder, V2 and V3
-    Form("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),  # GLM 4.5, CodeGeeX 4
+    FimForm("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
+    FimForm("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder, Granite Code, StableCode
+    FimForm("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),  # SantaCoder
+    FimForm("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),  # DeepSeek Coder, V2 and V3
+    FimForm("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),  # GLM 4.5, CodeGeeX 4
     # Meta's llama/generation.py, infilling_prompt_tokens
-    Form("▁<PRE>", "▁<SUF>", "▁<MID>", guarded=True),  # CodeLlama
+    FimForm("▁<PRE>", "▁<SUF>", "▁<MID>", guarded=True),  # CodeLlama
     # mistral_common's InstructTokenizer.encode_fim
-    Form("[PREFIX]", "[SUFFIX]", guarded=True),  # Codestral
+    FimForm("[PREFIX]", "[SUFFIX]", guarded=True),  # Codestral
 )
 # Beside its end of text, what a model writes when the middle is complete.
 ENDS = (
@@ -59,7 +59,7 @@ class Infilling:
     """
 
     tokenizer: PreTrainedTokenizerBase
-    form: Form
+    form: FimForm
     ids: Mapping[str, int]
     ends: frozenset[int]
 

@@ -51,7 +51,7 @@ class PartMask(AnswerMask, Protocol):
         ...
 
 
-class Stage(Enum):
+class OutlineStage(Enum):
     THOUGHTS = auto()
     FREE = auto()
     BEGINS = auto()  # the first token of a part, or of what may stand in its place
@@ -59,7 +59,7 @@ class Stage(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class OutlinePlace:
     """Where a text is in its outline.
 
     Attributes:
@@ -71,7 +71,7 @@ class Place:
         may_think: thoughts may begin here.
     """
 
-    stage: Stage
+    stage: OutlineStage
     text: str = ""
     owes: bool = False
     part: int | None = None
@@ -115,7 +115,7 @@ class OutlineMask:
             place = self._behind(answer)
             if place.part is None:
                 return self._banned_in_free_text(place)
-            if place.stage is Stage.BOUND:
+            if place.stage is OutlineStage.BOUND:
                 return self._parts[place.part].banned(answer[place.start :])
             return self._banned_at_beginning(place, tuple(answer[place.start :]))
 
@@ -124,7 +124,7 @@ class OutlineMask:
         with self._lock:
             place = self._behind(answer)
             waits = place.gap == MAX_GAP or bool(self._instead(place))
-            if place.part is None or (place.stage is Stage.BEGINS and waits):
+            if place.part is None or (place.stage is OutlineStage.BEGINS and waits):
                 return []
             return self._parts[place.part].forced(answer[place.start :])
 
@@ -132,21 +132,21 @@ class OutlineMask:
         """See `AnswerMask.ends`."""
         with self._lock:
             place = self._behind(answer)
-            if place.part is None or place.stage is not Stage.BOUND:
+            if place.part is None or place.stage is not OutlineStage.BOUND:
                 return False
             part = self._parts[place.part]
             return self._is_last(place.part) and part.ends(answer[place.start :])
 
     # What may follow.
 
-    def _banned_in_free_text(self, place: Place) -> Tensor | None:
+    def _banned_in_free_text(self, place: OutlinePlace) -> Tensor | None:
         bans = [self._texts.beyond(place.text, marker) for marker in self._markers(place)]
         if place.owes:
             bans.append(self._ends)
         some = [banned for banned in bans if banned is not None]
         return torch.stack(some).any(0) if len(some) > 1 else next(iter(some), None)
 
-    def _banned_at_beginning(self, place: Place, begun: tuple[int, ...]) -> Tensor:
+    def _banned_at_beginning(self, place: OutlinePlace, begun: tuple[int, ...]) -> Tensor:
         """Return what may not follow where a part begins, of which there are these tokens."""
         assert place.part is not None
         banned = self._parts[place.part].banned(begun)
@@ -161,14 +161,14 @@ class OutlineMask:
                 allowed[path[len(begun)]] = True
         return ~allowed
 
-    def _markers(self, place: Place) -> Sequence[str]:
+    def _markers(self, place: OutlinePlace) -> Sequence[str]:
         """Return the markers that end this free text."""
-        if place.stage is not Stage.THOUGHTS:
+        if place.stage is not OutlineStage.THOUGHTS:
             return self._bounding
         thoughts = self._outline.thoughts
         return [] if thoughts is None or self._outline.answer is None else [thoughts[1]]
 
-    def _instead(self, place: Place) -> Sequence[str]:
+    def _instead(self, place: OutlinePlace) -> Sequence[str]:
         """Return the texts with which something else may begin than the part."""
         thoughts, calls = self._outline.thoughts, self._outline.calls
         found = [thoughts[0]] if place.may_think and thoughts is not None else []
@@ -179,7 +179,7 @@ class OutlineMask:
 
     # Where the text is.
 
-    def _behind(self, answer: Sequence[int]) -> Place:
+    def _behind(self, answer: Sequence[int]) -> OutlinePlace:
         """Return the place behind an answer."""
         same = common_prefix(self._read, answer)
         del self._read[same:]
@@ -189,51 +189,53 @@ class OutlineMask:
             self._places.append(self._next(self._places[-1], token))
         return self._places[-1]
 
-    def _first(self) -> Place:
+    def _first(self) -> OutlinePlace:
         outline = self._outline
         if outline.thoughts is not None and outline.begun:
-            return Place(Stage.THOUGHTS, owes=outline.owes)
+            return OutlinePlace(OutlineStage.THOUGHTS, owes=outline.owes)
         part = None if outline.answer is None else ANSWER
         thinks = outline.thoughts is not None
         if part is None and not thinks:
-            return Place(Stage.FREE, owes=outline.owes)
-        return Place(Stage.BEGINS, owes=outline.owes, part=part, may_think=thinks)
+            return OutlinePlace(OutlineStage.FREE, owes=outline.owes)
+        return OutlinePlace(OutlineStage.BEGINS, owes=outline.owes, part=part, may_think=thinks)
 
-    def _next(self, place: Place, token: int) -> Place:
+    def _next(self, place: OutlinePlace, token: int) -> OutlinePlace:
         """Return the place behind the token that was read last."""
-        if place.stage is Stage.BOUND:
+        if place.stage is OutlineStage.BOUND:
             return self._in_part(place)
         text = place.text + self._texts.all[token]
-        if place.stage is Stage.THOUGHTS:
+        if place.stage is OutlineStage.THOUGHTS:
             return self._in_thoughts(place, text)
-        if place.stage is Stage.FREE:
+        if place.stage is OutlineStage.FREE:
             return self._in_free_text(place, text)
         if not place.text and place.gap and self._texts.blank[token]:
             return replace(place, start=len(self._read), gap=place.gap - 1)
         return self._at_beginning(place, text)
 
-    def _in_thoughts(self, place: Place, text: str) -> Place:
+    def _in_thoughts(self, place: OutlinePlace, text: str) -> OutlinePlace:
         assert self._outline.thoughts is not None
         _, closing, rest = text.partition(self._outline.thoughts[1])
         if not closing:
             return replace(place, text=text[-self._kept_chars :])
         if self._outline.answer is None:
-            return self._in_free_text(Place(Stage.FREE, owes=self._outline.owes), rest)
+            return self._in_free_text(
+                OutlinePlace(OutlineStage.FREE, owes=self._outline.owes), rest
+            )
         return self._before_part(ANSWER, rest)
 
-    def _in_free_text(self, place: Place, text: str) -> Place:
+    def _in_free_text(self, place: OutlinePlace, text: str) -> OutlinePlace:
         for number, trigger in enumerate(self._outline.triggers):
             at = text.find(trigger.marker, max(0, len(place.text) - len(trigger.marker) + 1))
             if at < 0 or not self._signs[number].search(text[:at]):
                 continue
             rest = text[at + len(trigger.marker) :]
             if trigger.constraint is None:
-                return Place(Stage.FREE, rest)
+                return OutlinePlace(OutlineStage.FREE, rest)
             if not rest.strip(BLANKS):
                 return self._before_part(number, rest)
         return replace(place, text=text[-self._kept_chars :])
 
-    def _at_beginning(self, place: Place, text: str) -> Place:
+    def _at_beginning(self, place: OutlinePlace, text: str) -> OutlinePlace:
         outline = self._outline
         begun = text.lstrip(BLANKS) if place.part is None else text
         for instead in self._instead(place):
@@ -241,24 +243,26 @@ class OutlineMask:
                 return replace(place, text=text)
             if begun.startswith(instead):
                 if instead == outline.calls:
-                    return self._in_free_text(Place(Stage.FREE), begun)
-                thoughts = Place(Stage.THOUGHTS, owes=outline.owes)
+                    return self._in_free_text(OutlinePlace(OutlineStage.FREE), begun)
+                thoughts = OutlinePlace(OutlineStage.THOUGHTS, owes=outline.owes)
                 return self._in_thoughts(thoughts, begun[len(instead) :])
         if place.part is None:
-            return self._in_free_text(Place(Stage.FREE, owes=outline.owes), text)
-        return self._in_part(Place(Stage.BOUND, part=place.part, start=place.start))
+            return self._in_free_text(OutlinePlace(OutlineStage.FREE, owes=outline.owes), text)
+        return self._in_part(OutlinePlace(OutlineStage.BOUND, part=place.part, start=place.start))
 
-    def _before_part(self, part: int, blank: str) -> Place:
+    def _before_part(self, part: int, blank: str) -> OutlinePlace:
         """Return the place before a part, of which the last token has a blank already."""
         gap = MAX_GAP - bool(blank)
-        return Place(Stage.BEGINS, owes=True, part=part, start=len(self._read), gap=gap)
+        return OutlinePlace(
+            OutlineStage.BEGINS, owes=True, part=part, start=len(self._read), gap=gap
+        )
 
-    def _in_part(self, place: Place) -> Place:
+    def _in_part(self, place: OutlinePlace) -> OutlinePlace:
         assert place.part is not None
         if self._is_last(place.part):
             return place
         complete = self._parts[place.part].completes(self._read[place.start :])
-        return Place(Stage.FREE) if complete else place
+        return OutlinePlace(OutlineStage.FREE) if complete else place
 
 
 def _sign(trigger: Trigger) -> re.Pattern[str]:

@@ -31,7 +31,7 @@ IGNORED = -100  # label of a token that does not count for the loss
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DemoRecipe:
     """Shape and training of one model."""
 
     hidden: int
@@ -46,16 +46,16 @@ class Recipe:
 
 
 RECIPES = {
-    "target": Recipe(
+    "target": DemoRecipe(
         192, 512, 8, 6, tokens=9_000_000, batch_tokens=4096, matrix_lr=0.02, lr=3e-3, seed=1
     ),
-    "draft": Recipe(
+    "draft": DemoRecipe(
         112, 256, 2, 4, tokens=6_000_000, batch_tokens=4096, matrix_lr=0.02, lr=3e-3, seed=2
     ),
 }
 
 
-def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+def build(recipe: DemoRecipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     """Return a model of the recipe's shape with random weights."""
     torch.manual_seed(recipe.seed)
     return Qwen3ForCausalLM(
@@ -76,7 +76,9 @@ def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalL
     )
 
 
-def examples(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[list[int], int]]:
+def examples(
+    recipe: DemoRecipe, tokenizer: PreTrainedTokenizerFast
+) -> Iterator[tuple[list[int], int]]:
     """Yield examples without end, with a falling share of drills.
 
     Each is (token ids, number of leading ids that serve as context only).
@@ -99,7 +101,9 @@ def examples(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tup
         yield ids, context
 
 
-def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    recipe: DemoRecipe, tokenizer: PreTrainedTokenizerFast
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (input ids, labels) without end, each [rows, length]; texts of like length together."""
     rng = random.Random(recipe.seed)
     stream = examples(recipe, tokenizer)
@@ -122,7 +126,7 @@ def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tupl
             yield inputs, labels
 
 
-def optimizers(model: Qwen3ForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def optimizers(model: Qwen3ForCausalLM, recipe: DemoRecipe) -> list[torch.optim.Optimizer]:
     """Return Muon for the matrices in the layers, AdamW for embeddings and norms."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     inside = {id(p) for p in matrices}
@@ -141,7 +145,7 @@ def learning_rate(progress: float) -> float:
     return max(0.0, min(1.0, progress / WARMUP_SHARE, (1.0 - progress) / DECAY_SHARE))
 
 
-def train(recipe: Recipe, name: str, models: Path, start: Path | None = None) -> None:
+def train(recipe: DemoRecipe, name: str, models: Path, start: Path | None = None) -> None:
     """Train a model by its recipe and save it in ``models``.
 
     The draft gets the tokenizer of the target in ``models``, so the target is trained first.

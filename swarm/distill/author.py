@@ -8,7 +8,7 @@ from swarm.client.batch import DEFAULT_AT_ONCE
 from swarm.client.sync import BlockingClient
 from swarm.distill.corpus import sixteen_bits
 from swarm.distill.settings import Writing
-from swarm.distill.texts import Text
+from swarm.distill.texts import TargetText
 
 
 class SwarmAuthor:
@@ -25,7 +25,7 @@ class SwarmAuthor:
 
     def write(
         self, prompts: Sequence[Sequence[int]], wrote: Callable[[int], None]
-    ) -> Iterator[Text]:
+    ) -> Iterator[TargetText]:
         """See `swarm.distill.collecting.Author`.
 
         Raises:
@@ -45,4 +45,4 @@ class SwarmAuthor:
             for prompt, generation in zip(some, generations, strict=True):
                 tokens = [*prompt, *generation.token_ids]
                 outputs = self._client.read(tokens, logits_to_keep=1).outputs
-                yield Text(torch.tensor(tokens), sixteen_bits(outputs), len(prompt))
+                yield TargetText(torch.tensor(tokens), sixteen_bits(outputs), len(prompt))

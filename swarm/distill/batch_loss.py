@@ -7,7 +7,7 @@ from torch import Tensor
 
 from swarm.distill.batches import Batch
 from swarm.distill.frozen import Frozen
-from swarm.distill.loss import Weights, feature_loss, losses
+from swarm.distill.loss import LossWeights, feature_loss, losses
 from swarm.distill.trainable_head import TrainableHead
 from swarm.distill.unroll import Rollouts, unroll
 
@@ -56,7 +56,7 @@ def batch_loss(
     batch: Batch,
     frozen: Frozen,
     rollouts: Rollouts | None,
-    weights: Weights,
+    weights: LossWeights,
 ) -> tuple[Tensor, list[float]]:
     """Return the mean loss, and the mean acceptance rates of answered slots and of each step.
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from swarm.distill.frozen import Frozen
-from swarm.distill.texts import Text
+from swarm.distill.texts import TargetText
 
 POOL = 16  # batches whose texts are sorted by length together
 LEAST_WRITTEN = 3  # tokens of a text: the first slot that drafts needs two behind it
@@ -37,7 +37,7 @@ class Batch:
     end: Tensor
 
     @classmethod
-    def of(cls, texts: Sequence[Text], frozen: Frozen) -> "Batch":
+    def of(cls, texts: Sequence[TargetText], frozen: Frozen) -> "Batch":
         """Return a batch of texts that all have `LEAST_WRITTEN` tokens of the target."""
         longest = max(len(text.tokens) for text in texts)
         tokens = torch.zeros(len(texts), longest, dtype=torch.long)
@@ -64,7 +64,9 @@ class Batch:
         return (slots >= self.first[:, None]) & (slots < self.end[:, None])
 
 
-def batches(texts: Sequence[Text], tokens: int, generator: torch.Generator) -> Iterator[list[Text]]:
+def batches(
+    texts: Sequence[TargetText], tokens: int, generator: torch.Generator
+) -> Iterator[list[TargetText]]:
     """Yield all texts once, in random order, those of like length together.
 
     Args:
@@ -74,7 +76,7 @@ def batches(texts: Sequence[Text], tokens: int, generator: torch.Generator) -> I
     mean = sum(len(text.tokens) for text in texts) / max(1, len(texts))
     size = max(1, round(POOL * tokens / max(1.0, mean)))
     for start in range(0, len(order), size):
-        groups: list[list[Text]] = []
+        groups: list[list[TargetText]] = []
         pool = [texts[at] for at in order[start : start + size]]
         for text in sorted(pool, key=lambda text: len(text.tokens)):
             if not groups or (len(groups[-1]) + 1) * len(text.tokens) > tokens:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Protocol
 
 from swarm.distill.corpus import Corpus
-from swarm.distill.texts import Text
+from swarm.distill.texts import TargetText
 
 AT_ONCE = 48  # prompts that are continued side by side
 
@@ -17,7 +17,7 @@ class Author(Protocol):
 
     def write(
         self, prompts: Sequence[Sequence[int]], wrote: Callable[[int], None]
-    ) -> Iterable[Text]:
+    ) -> Iterable[TargetText]:
         """Continue prompts, and return the texts with the target's states, in any order.
 
         Args:

@@ -23,9 +23,9 @@ from swarm.distill.report import Report, measure, measure_draft
 from swarm.distill.settings import DistillSettings
 from swarm.distill.target import LocalTarget
 from swarm.distill.text_files import read_texts
-from swarm.distill.texts import Text, Written
+from swarm.distill.texts import TargetText, WrittenText
 from swarm.distill.trainable_head import TrainableHead, shape_for
-from swarm.distill.training import Progress, Recipe, Training
+from swarm.distill.training import Recipe, Training, TrainingProgress
 from swarm.errors import ConfigError
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import SMALL_WEIGHTS
@@ -80,7 +80,7 @@ def distill(settings: DistillSettings, prompts: Iterable[Prompt], show: ShowProg
     if state.is_file():
         training.resume(state)
 
-    def learning(progress: Progress) -> None:
+    def learning(progress: TrainingProgress) -> None:
         kept = " ".join(f"{rate:.2f}" for rate in progress.acceptance[:4])
         show("training", progress.share, f"loss {progress.loss:.3f}, kept {kept}")
 
@@ -171,9 +171,9 @@ def author_of(settings: DistillSettings, checkpoint: Checkpoint, seed: int) -> I
         yield SwarmAuthor(client, writing)
 
 
-def _groups(texts: Iterator[Written], tokens: int) -> Iterator[list[Written]]:
+def _groups(texts: Iterator[WrittenText], tokens: int) -> Iterator[list[WrittenText]]:
     """Yield texts in groups of a part's size, until there are ``tokens``."""
-    group: list[Written] = []
+    group: list[WrittenText] = []
     taken = 0
     for text in texts:
         group.append(text)
@@ -187,7 +187,9 @@ def _groups(texts: Iterator[Written], tokens: int) -> Iterator[list[Written]]:
         yield group
 
 
-def load_frozen(settings: DistillSettings, checkpoint: Checkpoint, texts: Sequence[Text]) -> Frozen:
+def load_frozen(
+    settings: DistillSettings, checkpoint: Checkpoint, texts: Sequence[TargetText]
+) -> Frozen:
     """Return the target's ends, with the rows of the tokens that it wrote most often."""
     ends = 2 * checkpoint.vocab_size * checkpoint.hidden_size
     device = choose_device(settings.device, ends)
@@ -197,7 +199,7 @@ def load_frozen(settings: DistillSettings, checkpoint: Checkpoint, texts: Sequen
     return frozen.keeping(frequent_tokens(texts, settings.vocab, always))
 
 
-def new_head(checkpoint: Checkpoint, frozen: Frozen, texts: Sequence[Text]) -> TrainableHead:
+def new_head(checkpoint: Checkpoint, frozen: Frozen, texts: Sequence[TargetText]) -> TrainableHead:
     """Return a head that has not learned anything."""
     torch.manual_seed(0)
     states = torch.cat([text.states for text in texts[:SCALE_TEXTS]])

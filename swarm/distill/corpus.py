@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from swarm.distill.texts import Text
+from swarm.distill.texts import TargetText
 from swarm.errors import ConfigError
 from swarm.util.files import remove_unfinished, whole_file
 
@@ -55,7 +55,7 @@ class Corpus:
         """What a token takes on the disk."""
         return 2 * self._hidden + 4
 
-    def append(self, texts: Sequence[Text]) -> None:
+    def append(self, texts: Sequence[TargetText]) -> None:
         """Write texts as one more part; it is there whole or not at all."""
         states = torch.cat([text.states for text in texts])
         lengths = torch.tensor([len(text.tokens) for text in texts])
@@ -71,16 +71,16 @@ class Corpus:
         self._parts.append(path)
         self._count(texts)
 
-    def __iter__(self) -> Iterator[Text]:
+    def __iter__(self) -> Iterator[TargetText]:
         """Read all texts, part by part."""
         for part in self._parts:
             yield from self._read(part)
 
-    def _count(self, texts: Sequence[Text]) -> None:
+    def _count(self, texts: Sequence[TargetText]) -> None:
         self.texts += len(texts)
         self.written += sum(text.written for text in texts)
 
-    def _read(self, part: Path) -> list[Text]:
+    def _read(self, part: Path) -> list[TargetText]:
         try:
             with safe_open(part, framework="pt") as opened:
                 fingerprint = (opened.metadata() or {}).get("fingerprint")
@@ -99,7 +99,10 @@ class Corpus:
         bounds = list(zip([0, *ends], ends, prompts, strict=False))  # the last end begins no text
         if not all(0 <= prompt <= end - start for start, end, prompt in bounds):
             raise _unreadable(part, "a text in it ends before its prompt does")
-        return [Text(tokens[start:end], states[start:end], prompt) for start, end, prompt in bounds]
+        return [
+            TargetText(tokens[start:end], states[start:end], prompt)
+            for start, end, prompt in bounds
+        ]
 
 
 def _unreadable(part: Path, why: str) -> ConfigError:

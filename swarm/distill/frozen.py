@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from swarm.distill.texts import Text
+from swarm.distill.texts import TargetText
 from swarm.errors import UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
@@ -88,7 +88,7 @@ class Frozen:
         return logits
 
 
-def frequent_tokens(texts: Iterable[Text], count: int, always: Iterable[int]) -> list[int]:
+def frequent_tokens(texts: Iterable[TargetText], count: int, always: Iterable[int]) -> list[int]:
     """Return the ``count`` tokens that targets have written most often, and some besides.
 
     (Zhao et al. 2025, "FR-Spec", arXiv 2502.14856.)

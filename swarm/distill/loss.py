@@ -10,7 +10,7 @@ LEAST_OVERLAP = 1e-6
 
 
 @dataclass(frozen=True)
-class Weights:
+class LossWeights:
     """The terms of the loss.
 
     Attributes:
@@ -24,7 +24,7 @@ class Weights:
     feature: float = 2.0
 
 
-def losses(drafted: Tensor, judged: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
+def losses(drafted: Tensor, judged: Tensor, weights: LossWeights) -> tuple[Tensor, Tensor]:
     """Compare a head's logits with the target's.
 
     Args:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from swarm.distill.batches import Batch, batches
 from swarm.distill.frozen import Frozen
-from swarm.distill.texts import Text
+from swarm.distill.texts import TargetText
 from swarm.distill.trainable_head import TrainableHead
 from swarm.distill.unroll import Rollouts, unroll
 from swarm.errors import ConfigError
@@ -58,7 +58,7 @@ class ByLag:
 
 
 @torch.inference_mode()
-def measure(head: TrainableHead, texts: Sequence[Text], frozen: Frozen, lags: int) -> ByLag:
+def measure(head: TrainableHead, texts: Sequence[TargetText], frozen: Frozen, lags: int) -> ByLag:
     """Return how a head drafts behind every answered slot, in greedy texts."""
     head.eval()
     counts = ByLag((0,) * (lags + 1))
@@ -87,7 +87,9 @@ def _measured(head: TrainableHead, batch: Batch, frozen: Frozen, lags: int) -> B
 
 
 @torch.inference_mode()
-def measure_draft(name: str, texts: Sequence[Text], lags: int, vocab: int) -> tuple[ByLag, int]:
+def measure_draft(
+    name: str, texts: Sequence[TargetText], lags: int, vocab: int
+) -> tuple[ByLag, int]:
     """Return the same for an independent draft model, and how many weights it reads a token.
 
     Its chances do not depend on the lag: it reads the tokens alone. Of texts that are longer than

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from swarm.distill.corpus import sixteen_bits
 from swarm.distill.roomy_cache import roomy_cache
 from swarm.distill.settings import Writing
-from swarm.distill.texts import Text, Written
+from swarm.distill.texts import TargetText, WrittenText
 from swarm.errors import UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import SMALL_WEIGHTS
@@ -65,7 +65,7 @@ class LocalTarget:
 
     def write(
         self, prompts: Sequence[Sequence[int]], wrote: Callable[[int], None]
-    ) -> Iterator[Text]:
+    ) -> Iterator[TargetText]:
         """See `swarm.distill.collecting.Author`."""
         return self.read(self.continued(prompts, wrote))
 
@@ -74,7 +74,7 @@ class LocalTarget:
         self,
         prompts: Sequence[Sequence[int]],
         wrote: Callable[[int], None] = lambda tokens: None,
-    ) -> list[Written]:
+    ) -> list[WrittenText]:
         """Continue prompts, side by side, up to the tokens that end a text.
 
         Args:
@@ -129,11 +129,12 @@ class LocalTarget:
             ids = chosen[:, None]
             mask = torch.cat((mask, mask.new_ones(len(rows), 1)), 1)
         return [
-            Written(tuple(text), len(prompt)) for text, prompt in zip(texts, prompts, strict=True)
+            WrittenText(tuple(text), len(prompt))
+            for text, prompt in zip(texts, prompts, strict=True)
         ]
 
     @torch.inference_mode()
-    def read(self, texts: Sequence[Written]) -> Iterator[Text]:
+    def read(self, texts: Sequence[WrittenText]) -> Iterator[TargetText]:
         """Yield texts with their states, in an order of their own."""
         for group in _groups(texts, READ_TOKENS):
             longest = max(len(text.tokens) for text in group)
@@ -147,7 +148,7 @@ class LocalTarget:
             self._raw = None
             for row, text in enumerate(group):
                 own = sixteen_bits(states[row, : len(text.tokens)])
-                yield Text(torch.tensor(text.tokens), own, text.prompt)
+                yield TargetText(torch.tensor(text.tokens), own, text.prompt)
 
     def _catch(self, module: object, args: tuple[Any, ...], output: Any) -> None:
         self._raw = output[0] if isinstance(output, tuple) else output
@@ -161,9 +162,9 @@ def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> T
     return torch.multinomial(chances, 1, generator=generator)[:, 0].to(logits.device)
 
 
-def _groups(texts: Sequence[Written], tokens: int) -> Iterator[list[Written]]:
+def _groups(texts: Sequence[WrittenText], tokens: int) -> Iterator[list[WrittenText]]:
     """Yield texts of like length together, of at most ``tokens`` with their padding."""
-    group: list[Written] = []
+    group: list[WrittenText] = []
     for text in sorted(texts, key=lambda text: len(text.tokens)):
         if group and (len(group) + 1) * len(text.tokens) > tokens:
             yield group

@@ -6,12 +6,14 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from swarm.client.prompt import encoded
-from swarm.distill.texts import Written
+from swarm.distill.texts import WrittenText
 from swarm.errors import ConfigError
 from swarm.util.json_lines import MAX_BYTES, UnreadableData, read_json_lines
 
 
-def read_texts(folder: Path, tokenizer: PreTrainedTokenizerBase, longest: int) -> Iterator[Written]:
+def read_texts(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, longest: int
+) -> Iterator[WrittenText]:
     """Yield the texts of a folder in the order of its files' names.
 
     A file ``*.txt`` is a text. A line of a file ``*.jsonl`` is an object with ``text``, and perhaps
@@ -32,7 +34,7 @@ def read_texts(folder: Path, tokenizer: PreTrainedTokenizerBase, longest: int) -
             tokens = encoded(tokenizer, prompt + text)
             given = len(encoded(tokenizer, prompt)) if prompt else 0
             found = True
-            yield Written(tuple(tokens[:longest]), min(given, longest))
+            yield WrittenText(tuple(tokens[:longest]), min(given, longest))
     if not found:
         raise ConfigError("texts", f"{folder} holds no texts, in files *.txt or *.jsonl")
 

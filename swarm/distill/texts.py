@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenText:
     """The tokens of a text; the first ``prompt`` of them were given to the target."""
 
     tokens: tuple[int, ...]
@@ -14,7 +14,7 @@ class Written:
 
 
 @dataclass(frozen=True, eq=False)
-class Text:
+class TargetText:
     """A text of which the target's states are known.
 
     Attributes:

@@ -13,9 +13,9 @@ from torch import Tensor
 from swarm.distill.batch_loss import Lags, batch_loss, draw_rollouts
 from swarm.distill.batches import LEAST_WRITTEN, Batch, batches
 from swarm.distill.frozen import Frozen
-from swarm.distill.loss import Weights
+from swarm.distill.loss import LossWeights
 from swarm.distill.muon import Muon
-from swarm.distill.texts import Text
+from swarm.distill.texts import TargetText
 from swarm.distill.trainable_head import TrainableHead
 from swarm.errors import ConfigError
 from swarm.model.device import has_bfloat16
@@ -51,11 +51,11 @@ class Recipe:
     lr: float = 1e-3
     seed: int = 0
     lags: Lags = field(default_factory=Lags)
-    weights: Weights = field(default_factory=Weights)
+    weights: LossWeights = field(default_factory=LossWeights)
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """How far a training is.
 
     Attributes:
@@ -107,7 +107,10 @@ class Training:
         return min(1.0, max(self.seconds / recipe.seconds, self.passes / recipe.passes))
 
     def run(
-        self, texts: Sequence[Text], checkpoint: Path, show: Callable[[Progress], None]
+        self,
+        texts: Sequence[TargetText],
+        checkpoint: Path,
+        show: Callable[[TrainingProgress], None],
     ) -> None:
         """Train until the recipe is fulfilled; save the state on the way, and in the end.
 
@@ -121,7 +124,7 @@ class Training:
         batch_tokens = batch_tokens_for(self.head.shape.hidden)
         began = saved = time.monotonic()
         before = self.seconds
-        shown: Progress | None = None
+        shown: TrainingProgress | None = None
         while self.share < 1.0:
             generator = torch.Generator().manual_seed(self._recipe.seed + round(self.passes * 1e6))
             for group in batches(usable, batch_tokens, generator):
@@ -137,7 +140,9 @@ class Training:
                     break
         self.save(checkpoint)
 
-    def _step(self, group: Sequence[Text], generator: torch.Generator) -> tuple[float, list[float]]:
+    def _step(
+        self, group: Sequence[TargetText], generator: torch.Generator
+    ) -> tuple[float, list[float]]:
         for optimizer, peak in zip(self._optimizers, self._peaks, strict=True):
             for each in optimizer.param_groups:
                 each["lr"] = peak * max(learning_rate(self.share), 1e-3)
@@ -198,9 +203,11 @@ def learning_rate(share: float) -> float:
     return max(0.0, min(1.0, share / WARMUP_SHARE, (1.0 - share) / DECAY_SHARE))
 
 
-def _faded(before: Progress | None, share: float, loss: float, rates: Sequence[float]) -> Progress:
+def _faded(
+    before: TrainingProgress | None, share: float, loss: float, rates: Sequence[float]
+) -> TrainingProgress:
     if before is None:
-        return Progress(share, loss, tuple(rates))
+        return TrainingProgress(share, loss, tuple(rates))
     known = [*before.acceptance, *rates[len(before.acceptance) :]]
     faded = [ewma(old, new, FADE) for old, new in zip(known, rates, strict=False)]
-    return Progress(share, ewma(before.loss, loss, FADE), (*faded, *known[len(faded) :]))
+    return TrainingProgress(share, ewma(before.loss, loss, FADE), (*faded, *known[len(faded) :]))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from swarm.decoding.rules.adaptive import Adaptive
 from swarm.eval.statistics import RESAMPLES, Interval, rouge_l
-from swarm.eval.study import MissFacts, TextFacts
+from swarm.eval.study import MissFacts, StudiedText
 
 SEED = 1
 # Misses of about the same cost: the ends of their ranges, in nats.
@@ -61,7 +61,7 @@ class Study:
     All groups are resampled alike, so that their differences are paired.
     """
 
-    def __init__(self, texts: Sequence[TextFacts]) -> None:
+    def __init__(self, texts: Sequence[StudiedText]) -> None:
         self.texts = texts
         rng = np.random.default_rng(SEED)
         picks = rng.integers(0, len(texts), (RESAMPLES, len(texts)))
@@ -163,7 +163,7 @@ def marks(miss: MissFacts, rule: Adaptive) -> list[str]:
     ]
 
 
-def _figures_of(text: TextFacts, miss: MissFacts) -> list[float]:
+def _figures_of(text: StudiedText, miss: MissFacts) -> list[float]:
     nats = min(miss.deficit_nats, 1e3)
     probe = miss.probe
     if probe is None:

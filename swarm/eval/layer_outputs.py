@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 
-class LayerOutputs:
+class CaughtOutputs:
     """The outputs of some layers in one forward, ``[tokens, hidden]`` each."""
 
     def __init__(self) -> None:
@@ -25,13 +25,13 @@ class LayerOutputs:
 
 
 @contextmanager
-def layer_outputs(layers: nn.ModuleList, taps: Sequence[int]) -> Iterator[LayerOutputs]:
+def layer_outputs(layers: nn.ModuleList, taps: Sequence[int]) -> Iterator[CaughtOutputs]:
     """Catch the outputs of the tapped layers in a forward; of the last one if none is tapped.
 
     Args:
         taps: ascending.
     """
-    outputs = LayerOutputs()
+    outputs = CaughtOutputs()
     hooks = [layers[layer].register_forward_hook(outputs.catch) for layer in taps or (-1,)]
     try:
         yield outputs

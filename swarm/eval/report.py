@@ -23,7 +23,7 @@ SEED = 1
 
 
 @dataclass(frozen=True)
-class Answers:
+class RightAnswers:
     """How many answers of a variant are right, beside those of the plain target.
 
     Shares are 0 to 1; intervals are 95 %; differences are on the same items.
@@ -66,7 +66,7 @@ class ReportRow:
 
     name: str
     items: int
-    answers: Answers | None
+    answers: RightAnswers | None
     tokens_per_loop: float
     tokens_per_loop_interval: Interval
     acceptance: float | None
@@ -115,13 +115,13 @@ def judged(task: Task, samples: Sequence[EvalSample]) -> list[bool] | None:
 
 def _answers(
     before: Sequence[bool] | None, after: Sequence[bool] | None, margin: float
-) -> Answers | None:
+) -> RightAnswers | None:
     if before is None or after is None:
         return None
     difference = paired_difference(before, after)
     gained = sum(now and not then for then, now in zip(before, after, strict=True))
     lost = sum(then and not now for then, now in zip(before, after, strict=True))
-    return Answers(
+    return RightAnswers(
         accuracy=sum(after) / len(after),
         accuracy_interval=wilson(sum(after), len(after)),
         difference=difference.value,
@@ -135,7 +135,7 @@ def _row(
     name: str,
     samples: Sequence[EvalSample],
     plain: Sequence[EvalSample],
-    answers: Answers | None,
+    answers: RightAnswers | None,
 ) -> ReportRow:
     tokens = [sample.tokens for sample in samples]
     loops = [sample.loops for sample in samples]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from swarm.eval.report import Answers, ReportRow
+from swarm.eval.report import ReportRow, RightAnswers
 from swarm.terminal.plots import load_pyplot
 from swarm.terminal.tables import print_table
 
@@ -56,7 +56,7 @@ def cells(row: ReportRow) -> dict[str, str]:
     }
 
 
-def _answer_cells(answers: Answers | None) -> dict[str, str]:
+def _answer_cells(answers: RightAnswers | None) -> dict[str, str]:
     if answers is None:
         return dict.fromkeys(ANSWERS, "-")
     low, high = answers.accuracy_interval

@@ -25,7 +25,7 @@ DEAR_SHARE = 0.1  # of the share of cheap misses that are probed
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeText:
     """A text that took one drafted token, and then the target's choices.
 
     Attributes:
@@ -63,11 +63,11 @@ class MissFacts:
     agreement: float
     classes: tuple[str, ...]
     passes: Mapping[str, bool]
-    probe: Probe | None = None
+    probe: ProbeText | None = None
 
 
 @dataclass(frozen=True)
-class TextFacts:
+class StudiedText:
     """The target's answer to one item, and the misses of the draft along it.
 
     Attributes:
@@ -187,10 +187,10 @@ class Scout:
         self._ended = ended
 
     @property
-    def facts(self) -> TextFacts:
+    def facts(self) -> StudiedText:
         """All that was found, once the text and its probes have ended."""
         assert self._ended is not None
-        return TextFacts(
+        return StudiedText(
             self.item.kind,
             self._ended.tokens,
             tuple(self._log_p),
@@ -239,11 +239,11 @@ class Prober:
         self._right = _is_right(self.item, ended)
 
     @property
-    def probe(self) -> Probe:
+    def probe(self) -> ProbeText:
         """What was found, once the text has ended."""
         tokens = tuple(self._tokens[:REST_TOKENS])
         log_p = tuple(self._log_p[:REST_TOKENS])
-        return Probe(tokens, log_p, self._right, self.weight)
+        return ProbeText(tokens, log_p, self._right, self.weight)
 
 
 def _is_right(item: Item, ended: EndedText) -> bool | None:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from swarm.eval.run import EvalError
-from swarm.eval.study import MissFacts, Probe, TextFacts
+from swarm.eval.study import MissFacts, ProbeText, StudiedText
 from swarm.util.files import write_whole
 from swarm.util.json_lines import UnreadableData, read_json_lines
 
 FORMAT = 1
 
 
-def read_study(file: Path, settings: Mapping[str, Any]) -> list[TextFacts]:
+def read_study(file: Path, settings: Mapping[str, Any]) -> list[StudiedText]:
     """Return the texts of a study's file; none if there is no file yet.
 
     Raises:
@@ -29,7 +29,7 @@ def read_study(file: Path, settings: Mapping[str, Any]) -> list[TextFacts]:
     return [_facts(file, number, line) for number, line in lines[1:]]
 
 
-def write_study(file: Path, settings: Mapping[str, Any], texts: Sequence[TextFacts]) -> None:
+def write_study(file: Path, settings: Mapping[str, Any], texts: Sequence[StudiedText]) -> None:
     """Write a study's file as a whole: an interruption leaves the old one or the new one."""
     lines = [_head(settings), *map(asdict, texts)]
     write_whole(file, "".join(json.dumps(line) + "\n" for line in lines))
@@ -39,12 +39,12 @@ def _head(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"format": FORMAT, **settings}
 
 
-def _facts(file: Path, number: int, line: dict[str, Any]) -> TextFacts:
+def _facts(file: Path, number: int, line: dict[str, Any]) -> StudiedText:
     try:
         misses = tuple(_miss(each) for each in line.pop("misses"))
         tokens = tuple(line.pop("tokens"))
         log_p = tuple(line.pop("log_p"))
-        return TextFacts(tokens=tokens, log_p=log_p, misses=misses, **line)
+        return StudiedText(tokens=tokens, log_p=log_p, misses=misses, **line)
     except (KeyError, TypeError, AttributeError):
         raise UnreadableData(file, "is no text of a study", number) from None
 
@@ -54,5 +54,5 @@ def _miss(line: dict[str, Any]) -> MissFacts:
     if probe is not None:
         probe["tokens"] = tuple(probe["tokens"])
         probe["log_p"] = tuple(probe["log_p"])
-        probe = Probe(**probe)
+        probe = ProbeText(**probe)
     return MissFacts(classes=tuple(line.pop("classes")), probe=probe, **line)

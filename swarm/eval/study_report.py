@@ -8,7 +8,7 @@ from swarm.decoding.rules.adaptive import Adaptive
 from swarm.decoding.rules.choose import Verification
 from swarm.decoding.rules.lexicon import Lexicon
 from swarm.eval.consequences import Beside, Chosen, Consequences, Estimate, Study, marks
-from swarm.eval.study import MissFacts, TextFacts
+from swarm.eval.study import MissFacts, StudiedText
 
 # Of fewer probes no consequences are shown: resampling a handful of texts would feign certainty.
 LEAST_PROBES = 10
@@ -35,7 +35,7 @@ class StudyTable:
     rows: tuple[StudyRow, ...]
 
 
-def study_tables(texts: Sequence[TextFacts], rules: Sequence[str]) -> list[StudyTable]:
+def study_tables(texts: Sequence[StudiedText], rules: Sequence[str]) -> list[StudyTable]:
     """Return the tables: by rule, by mark of the adaptive rule, and by kind of work.
 
     Args:
@@ -116,7 +116,7 @@ def _marked(mark: str, rule: Adaptive) -> Chosen:
 
 
 def _by_kind(
-    texts: Sequence[TextFacts], kinds: Sequence[str], rule: Adaptive
+    texts: Sequence[StudiedText], kinds: Sequence[str], rule: Adaptive
 ) -> Iterator[StudyRow]:
     for kind in kinds:
         study = Study([text for text in texts if text.kind == kind])

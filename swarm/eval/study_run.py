@@ -10,7 +10,7 @@ from swarm.decoding.sampling import Sampling
 from swarm.eval.engine import InProcess
 from swarm.eval.lockstep import Assignment
 from swarm.eval.run import TOGETHER, EvalError
-from swarm.eval.study import MissJudge, Scout, TextFacts
+from swarm.eval.study import MissJudge, Scout, StudiedText
 from swarm.eval.tasks import Item, Task
 from swarm.eval.workers import in_workers
 from swarm.model.compute import ComputeOptions
@@ -34,7 +34,7 @@ class StudyPlan:
 
 def run_study(
     plan: StudyPlan, model: str, draft: str, workers: int, compute: ComputeOptions, done: int
-) -> Iterator[list[TextFacts]]:
+) -> Iterator[list[StudiedText]]:
     """Yield the texts of the items behind the first ``done``, some at a time, in the task's order.
 
     Raises:
@@ -51,7 +51,7 @@ def run_study(
 
 def study_items(
     engine: InProcess, plan: StudyPlan, items: Sequence[Item], first_seed: int
-) -> list[TextFacts]:
+) -> list[StudiedText]:
     """Study some items of a task; the first has the seed ``first_seed``, the next one more."""
     if engine.lockstep is None:
         raise EvalError("a study needs a target and a draft that read several texts in one forward")
@@ -81,7 +81,7 @@ def _start_worker(model: str, draft: str, compute: ComputeOptions, plan: StudyPl
     _plan = plan
 
 
-def _work(job: tuple[int, tuple[Item, ...]]) -> list[TextFacts]:
+def _work(job: tuple[int, tuple[Item, ...]]) -> list[StudiedText]:
     assert _engine is not None
     assert _plan is not None
     seed, items = job

@@ -29,7 +29,7 @@ from swarm.gateway.messages import MESSAGE, ChatMessage
 from swarm.gateway.thinking import (
     MAX_VARIABLES,
     Effort,
-    Reasoning,
+    ReasoningField,
     Thinking,
     as_thinking,
     thinking_variables,
@@ -205,7 +205,7 @@ class ChatBody(Body):
     chat_template_kwargs: dict[str, Any] = Field(default={}, max_length=MAX_VARIABLES)
     enable_thinking: bool | None = None
     thinking: Annotated[Thinking | None, BeforeValidator(as_thinking)] = None
-    reasoning: Reasoning | None = None
+    reasoning: ReasoningField | None = None
     reasoning_effort: Effort | None = None
     _offered: list[Tool] = PrivateAttr(default_factory=list)
 
@@ -265,7 +265,7 @@ class ChatBody(Body):
             "tools": TOOL,
             "tool_choice": None,
             "thinking": dict.fromkeys(Thinking.model_fields),
-            "reasoning": dict.fromkeys(Reasoning.model_fields),
+            "reasoning": dict.fromkeys(ReasoningField.model_fields),
         }
 
     @property

@@ -23,7 +23,7 @@ NO_HEADERS: Mapping[str, str] = {}
 T = TypeVar("T")
 
 
-class Frame(Protocol):
+class StreamFrame(Protocol):
     """A part of a stream."""
 
     def encode(self) -> bytes: ...
@@ -96,7 +96,7 @@ class EventStream:
         """Send one server-sent event. Raise what `write` raises."""
         await self.write(ServerEvent(data))
 
-    async def write(self, *frames: Frame) -> None:
+    async def write(self, *frames: StreamFrame) -> None:
         """Send parts of the stream.
 
         Raises:

@@ -30,7 +30,7 @@ class Thinking(Part):
         return None if self.type == "adaptive" else self.type != "disabled"
 
 
-class Reasoning(Part):
+class ReasoningField(Part):
     """``reasoning``, as OpenRouter and OpenAI's Responses have it."""
 
     effort: Effort | None = None

@@ -82,7 +82,7 @@ class Packing:
 
 
 @dataclass(frozen=True)
-class Outline:
+class ModelNames:
     """Names in a whole model.
 
     Attributes:
@@ -100,7 +100,7 @@ class Outline:
     prefix: str
 
     @classmethod
-    def of(cls, model: PreTrainedModel, layers: str) -> "Outline":
+    def of(cls, model: PreTrainedModel, layers: str) -> "ModelNames":
         """Return the outline of a model whose list of layers has this name."""
         return cls(
             frozenset(model.state_dict()),
@@ -168,12 +168,12 @@ def check_fit(checkpoint: Checkpoint, anatomy: Anatomy) -> Packing | None:
     with _one_at_a_time:
         if checkpoint not in _fitting:
             model, report = _load_shapes(checkpoint, anatomy, stored)
-            check_report(checkpoint, report, Outline.of(model, anatomy.layers))
+            check_report(checkpoint, report, ModelNames.of(model, anatomy.layers))
             _fitting[checkpoint] = Packing.of(model, anatomy.layers)
         return _fitting[checkpoint]
 
 
-def check_report(checkpoint: Checkpoint, report: Mapping[str, Any], outline: Outline) -> None:
+def check_report(checkpoint: Checkpoint, report: Mapping[str, Any], outline: ModelNames) -> None:
     """Judge the report of transformers' loader.
 
     The report leaves out tensors that the model's class ignores itself.
@@ -212,7 +212,7 @@ def check_draft(name: str, model: PreTrainedModel, report: Mapping[str, Any]) ->
         layers = find_layers(model, name, config)
     except UnsupportedModel:  # of another build than what is served; transformers knows it
         return
-    outline = Outline.of(model, layers)
+    outline = ModelNames.of(model, layers)
     unexpected = report["unexpected_keys"]
     names = (*unexpected, *outline.tensors)
     further = further_layers(names, int(config.num_hidden_layers), outline)
@@ -339,7 +339,7 @@ def _misshapen(
     return unfit(checkpoint, f"{where} {shapes}")
 
 
-def further_layers(names: Iterable[str], num_layers: int, outline: Outline) -> list[str]:
+def further_layers(names: Iterable[str], num_layers: int, outline: ModelNames) -> list[str]:
     """Return layers behind the last one that are layers like the others, by their names.
 
     Layers that predict further tokens (MTP) lie there, too, and have parts of their own:
@@ -363,7 +363,7 @@ def further_layers(names: Iterable[str], num_layers: int, outline: Outline) -> l
 
 def _left_out(
     unexpected: Iterable[str],
-    outline: Outline,
+    outline: ModelNames,
     stored: Mapping[str, Stored],
     parameters_beside: bool,
 ) -> Iterator[str]:
@@ -371,7 +371,7 @@ def _left_out(
 
     Args:
         stored: how tensors lie in their files, as far as it is known.
-        parameters_beside: see `Outline.needs`.
+        parameters_beside: see `ModelNames.needs`.
     """
     for name in unexpected:
         if outline.has(name) or HARMLESS.search(name):

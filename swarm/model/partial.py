@@ -20,7 +20,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from swarm.errors import SwarmError, UnsupportedModel
 from swarm.model.anatomy import Anatomy, Parts, owners_of_weights
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.fit import Outline, check_report, load, unfit
+from swarm.model.fit import ModelNames, check_report, load, unfit
 from swarm.model.folder import unplain
 from swarm.model.quantization import Quantization, settle
 from swarm.model.stored.experts import pack_matrix, store_in_fewer_bits
@@ -225,7 +225,7 @@ class _Cutting:
         self._modules = modules
         self._quantization = quantization
         self._fused = False  # whether experts are one parameter, and not a linear layer each
-        self.outline: Outline | None = None
+        self.outline: ModelNames | None = None
         self.numel = 0
 
     def model_class(self) -> Any:
@@ -237,7 +237,7 @@ class _Cutting:
 
         def cut_down(model: nn.Module, config: PreTrainedConfig) -> None:
             whole.__init__(model, config)
-            self.outline = Outline.of(model, self._parts.layers)
+            self.outline = ModelNames.of(model, self._parts.layers)
             cut(model, self._parts, self._layers, self._modules)
             self.numel = sum(parameter.numel() for parameter in model.parameters())
             if self._quantization is not None:

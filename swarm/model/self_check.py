@@ -12,7 +12,7 @@ import torch
 from swarm.errors import UnsupportedModel
 from swarm.model.cache import KVCache
 from swarm.model.masks import NotPackable
-from swarm.model.span import FAILURES, Span, Way
+from swarm.model.span import FAILURES, Span, SpanWay
 from swarm.model.work import Work
 from swarm.wire.token_tree import Placement
 
@@ -83,7 +83,7 @@ def _first_that_is_right(
     why = None
     for packs, gathers in ((True, False), (True, True), (False, False)):
         for steps in (stepwise, True) if span.recurrent and not stepwise else (stepwise,):
-            span.run_by(Way(packs, gathers, steps))
+            span.run_by(SpanWay(packs, gathers, steps))
             why = _wrong(span, inputs, expected)
             if not why:
                 return None

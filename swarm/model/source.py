@@ -33,7 +33,7 @@ from swarm.model.folder import (
 from swarm.model.gguf.file import is_gguf
 from swarm.model.hashes import cache_folder, file_sha256
 from swarm.model.hub.ranges import NoRanges, RemoteFile
-from swarm.model.hub.shard import Shard
+from swarm.model.hub.shard import HubShard
 from swarm.model.stored.weight import PackedWeight
 from swarm.model.tokenizer import read_tokenizer
 
@@ -265,7 +265,7 @@ class Hub(SafetensorsFiles):
         return weight_map(self._repo, self.fetch(INDEX_FILE))
 
     @cached_property
-    def _shards(self) -> dict[str, Shard | None]:
+    def _shards(self) -> dict[str, HubShard | None]:
         """The weight files of which parts can be fetched; None for those that are here already."""
         if SINGLE_FILE in self._sha256:
             files = [SINGLE_FILE]
@@ -275,7 +275,7 @@ class Hub(SafetensorsFiles):
             raise UnsupportedModel(self._repo, "it has no safetensors weights")
         return {file: self._shard(file) for file in files}
 
-    def _shard(self, file: str) -> Shard | None:
+    def _shard(self, file: str) -> HubShard | None:
         size = self._sizes.get(file)
         cached = huggingface_hub.try_to_load_from_cache(self._repo, file, revision=self._revision)
         if size is None or isinstance(cached, str):
@@ -283,7 +283,7 @@ class Hub(SafetensorsFiles):
         place = f"{self._repo}/{file}@{self._revision}".encode()
         key = self._sha256.get(file) or hashlib.sha256(place).hexdigest()
         path = cache_folder() / "shards" / f"{key}.safetensors"
-        return Shard(self._repo, RemoteFile(self._repo, file, self._revision, size), path)
+        return HubShard(self._repo, RemoteFile(self._repo, file, self._revision, size), path)
 
     @cached_property
     def _stored(self) -> dict[str, Stored]:

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Way:
+class SpanWay:
     """How a span runs its layers.
 
     Attributes:
@@ -228,7 +228,7 @@ class Span:
     def stepwise(self) -> bool:
         return self._mixers.stepwise
 
-    def run_by(self, way: Way) -> None:
+    def run_by(self, way: SpanWay) -> None:
         """Run the layers in this way from now on."""
         self.packs = way.packs
         self._gathers = way.gathers

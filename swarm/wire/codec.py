@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from swarm.errors import RemoteViolation
 from swarm.wire import messages
 from swarm.wire.fields import printable
-from swarm.wire.messages import Message
+from swarm.wire.messages import WireMessage
 from swarm.wire.tensors import MAX_FRAME_TOKENS, MAX_TENSOR_BYTES
 
 PROTOCOL_VERSION = 8
@@ -21,12 +21,12 @@ MAX_CONTAINERS = 8  # arrays and maps of one message: a byte on the wire can cos
 MAX_REASON = 120  # characters: some of them are the sender's own words
 
 # kinds whose classes were renamed: the wire keeps the old names
-_KEPT_KINDS: dict[type[Message], str] = {
+_KEPT_KINDS: dict[type[WireMessage], str] = {
     messages.AcceptFrom: "heed",
     messages.Accepting: "heeding",
     messages.Progress: "standing",
 }
-_KINDS: dict[str, type[Message]] = {
+_KINDS: dict[str, type[WireMessage]] = {
     _KEPT_KINDS.get(kind, kind.__name__.lower()): kind
     for kind in (
         messages.Open,
@@ -55,7 +55,7 @@ _KINDS: dict[str, type[Message]] = {
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 # the version that a kind came with, where it is not the oldest
-_SINCE: dict[type[Message], int] = {
+_SINCE: dict[type[WireMessage], int] = {
     messages.Behalf: 5,
     messages.ChangeTerms: 6,
     messages.TermsChanged: 6,
@@ -64,7 +64,7 @@ _SINCE: dict[type[Message], int] = {
     messages.Tapped: 7,
 }
 # fields that came later than their message, and with which version
-_FIELDS_SINCE: dict[type[Message], dict[str, int]] = {
+_FIELDS_SINCE: dict[type[WireMessage], dict[str, int]] = {
     messages.Progress: {"queued": 5, "batches": 5},
     messages.Open: {"head": 6, "taps": 7, "fork": 8},
     messages.Opened: {"taps": 7, "forks": 8, "held": 8},
@@ -87,7 +87,7 @@ class WireError(RemoteViolation):
         return f"not a valid message: {self.reason}"
 
 
-def encode(message: Message, version: int = PROTOCOL_VERSION) -> bytes:
+def encode(message: WireMessage, version: int = PROTOCOL_VERSION) -> bytes:
     """Return the message as bytes of the link's version.
 
     Fields at their default, and those that the version does not have, are left out.
@@ -100,22 +100,22 @@ def encode(message: Message, version: int = PROTOCOL_VERSION) -> bytes:
     return data
 
 
-def kind_of(message: Message) -> str:
+def kind_of(message: WireMessage) -> str:
     """Return the name that this kind of message has on the wire."""
     return _NAMES[type(message)]
 
 
-def speaks(version: int, kind: type[Message]) -> bool:
+def speaks(version: int, kind: type[WireMessage]) -> bool:
     """Return whether a version of the protocol has this kind of message."""
     return version >= _SINCE.get(kind, SUPPORTED_VERSIONS[0])
 
 
-def has_field(version: int, kind: type[Message], field: str) -> bool:
+def has_field(version: int, kind: type[WireMessage], field: str) -> bool:
     """Return whether a message of this kind has this field in a version of the protocol."""
     return version >= _FIELDS_SINCE.get(kind, {}).get(field, SUPPORTED_VERSIONS[0])
 
 
-def decode(data: bytes, version: int = PROTOCOL_VERSION) -> Message:
+def decode(data: bytes, version: int = PROTOCOL_VERSION) -> WireMessage:
     """Return the message in ``data``, of the link's version.
 
     Raises:
@@ -161,7 +161,7 @@ def unpack(data: bytes) -> tuple[int, str, dict[str, Any]]:
     return version, name, fields
 
 
-def _envelope(data: bytes, spoken: int) -> tuple[type[Message], dict[str, Any]]:
+def _envelope(data: bytes, spoken: int) -> tuple[type[WireMessage], dict[str, Any]]:
     version, name, fields = unpack(data)
     if version != spoken:
         raise WireError(

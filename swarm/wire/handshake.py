@@ -32,7 +32,7 @@ from swarm.errors import RemoteViolation
 from swarm.identity import Identity, verify
 from swarm.wire.codec import PROTOCOL_VERSION, SUPPORTED_VERSIONS, WireError, unpack
 from swarm.wire.fields import NetworkName, PeerId, ReasonText, printable
-from swarm.wire.messages import Message
+from swarm.wire.messages import WireMessage
 
 MAX_HELLO_BYTES = 1024
 MAX_VERSIONS = 16
@@ -55,7 +55,7 @@ class HelloError(RemoteViolation):
         return f"no hello: {self.why}"
 
 
-class Hello(Message):
+class Hello(WireMessage):
     """The dialling side's first message: the versions that it speaks, and its network.
 
     ``nonce`` was never used before.
@@ -69,7 +69,7 @@ class Hello(Message):
     peer_id: PeerId
 
 
-class Welcome(Message):
+class Welcome(WireMessage):
     """The serving side's answer: the version of this link, and its signature of the transcript.
 
     ``proof``: of the network's key, in a private swarm.
@@ -82,27 +82,27 @@ class Welcome(Message):
     proof: Proof | None = None
 
 
-class Introduction(Message):
+class Introduction(WireMessage):
     """The dialling side's signature of the transcript; its first message follows."""
 
     signature: Signature
     proof: Proof | None = None
 
 
-class Refusal(Message):
+class Refusal(WireMessage):
     """The serving side ends the handshake, and why."""
 
     text: ReasonText
 
 
-_KINDS: dict[str, type[Message]] = {
+_KINDS: dict[str, type[WireMessage]] = {
     each.__name__.lower(): each for each in (Hello, Welcome, Introduction, Refusal)
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
-Kind = TypeVar("Kind", bound=Message)
+Kind = TypeVar("Kind", bound=WireMessage)
 
 
-def encode(message: Message) -> bytes:
+def encode(message: WireMessage) -> bytes:
     """Return the message as bytes, in the form of `swarm.wire.codec`.
 
     So a side that speaks older versions only can name the version that it met.

@@ -61,11 +61,11 @@ Hops = Annotated[int, Field(ge=0, le=MAX_HOPS)]
 StageMs = Annotated[tuple[Milliseconds, ...], Field(strict=False, max_length=MAX_HOPS)]
 
 
-class Message(StrictModel):
+class WireMessage(StrictModel):
     """Base of all messages."""
 
 
-class Hop(Message):
+class Hop(WireMessage):
     """The address of the next peer of a chain, and its certificate."""
 
     peer_id: PeerId
@@ -73,7 +73,7 @@ class Hop(Message):
     certificate: Certificate
 
 
-class Open(Message):
+class Open(WireMessage):
     """Reserve room for ``max_tokens`` positions in layers ``[first, last)``.
 
     Outputs go to ``next``, or back to the client. Frames come from the peer ``previous``, or from
@@ -110,7 +110,7 @@ class Open(Message):
         return self
 
 
-class Opened(Message):
+class Opened(WireMessage):
     """The answer to `Open`: the session is open, and the next peer answered.
 
     ``branches``: whether a token may have several continuations. ``taps``: whether the peer tells
@@ -125,7 +125,7 @@ class Opened(Message):
     held: Annotated[int, Field(ge=0, le=MAX_SESSION_TOKENS)] = 0
 
 
-class Frame(Message):
+class Frame(WireMessage):
     """Tokens of a session from serial ``first`` on, as token ids or as hidden states.
 
     `swarm.wire.token_tree` defines epochs, roots and parents. Without ``parents`` each token
@@ -171,7 +171,7 @@ class Frame(Message):
         return self.hidden.tokens if self.hidden is not None else 0
 
 
-class Result(Message):
+class Result(WireMessage):
     """The answer to ``count`` tokens from serial ``first`` on: one frame, or several that were
     computed together.
 
@@ -204,7 +204,7 @@ class Result(Message):
         return self.hidden.tokens if self.hidden is not None else 0
 
 
-class Tapped(Message):
+class Tapped(WireMessage):
     """Outputs of ``layers`` at tokens that are answered, from serial ``first`` on; see `TapTerms`.
 
     Each peer sends those of its own layers straight to the client, in one part or several.
@@ -222,14 +222,14 @@ class Tapped(Message):
         return self
 
 
-class Cancel(Message):
+class Cancel(WireMessage):
     """Drop frames of epochs before ``epoch``, also those that wait: they are stale."""
 
     session: SessionId
     epoch: Epoch
 
 
-class Reroute(Message):
+class Reroute(WireMessage):
     """The next peer has failed, and ``next`` takes its place.
 
     Forget all tokens that do not lead to ``root``, which has been answered. Replay the others to
@@ -245,14 +245,14 @@ class Reroute(Message):
     replay: Hops | None = 0
 
 
-class Rerouted(Message):
+class Rerouted(WireMessage):
     """The answer to the `Reroute` of the same epoch: everything has been replayed."""
 
     session: SessionId
     epoch: Epoch
 
 
-class AcceptFrom(Message):
+class AcceptFrom(WireMessage):
     """Accept frames from these peers from now on, besides those of the client, and from no others.
 
     The previous peer was replaced, or may be soon. Its kind on the wire is ``heed``.
@@ -262,14 +262,14 @@ class AcceptFrom(Message):
     speakers: Speakers
 
 
-class Accepting(Message):
+class Accepting(WireMessage):
     """The answer to an `AcceptFrom` of the same speakers. Its kind on the wire is ``heeding``."""
 
     session: SessionId
     speakers: Speakers
 
 
-class Mirror(Message):
+class Mirror(WireMessage):
     """Let ``to`` stand by for the next peer.
 
     Replay to it all that is held, and then send it every frame that is sent on, with ``replay=0``.
@@ -283,13 +283,13 @@ class Mirror(Message):
     to: Hop | None = None
 
 
-class Probe(Message):
+class Probe(WireMessage):
     """Ask for the progress of a session; `Progress` answers."""
 
     session: SessionId
 
 
-class Progress(Message):
+class Progress(WireMessage):
     """The answer to a `Probe`. Its kind on the wire is ``standing``.
 
     ``last`` is the last token that came and was begun, ``passed`` the last one whose output was
@@ -306,7 +306,7 @@ class Progress(Message):
     batches: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
 
 
-class ChangeTerms(Message):
+class ChangeTerms(WireMessage):
     """Answer by other terms from now on: candidates, if opened with ``head``, and taps or none."""
 
     session: SessionId
@@ -314,13 +314,13 @@ class ChangeTerms(Message):
     taps: TapTerms | None = None
 
 
-class TermsChanged(Message):
+class TermsChanged(WireMessage):
     """The answer to a `ChangeTerms`."""
 
     session: SessionId
 
 
-class Refine(Message):
+class Refine(WireMessage):
     """Tell more of the prediction behind a token: its best ``count`` tokens, or all with 0.
 
     The token has been answered, and still leads to what follows. `Refined` answers.
@@ -331,7 +331,7 @@ class Refine(Message):
     count: Annotated[int, Field(ge=0, le=MAX_CANDIDATES)]
 
 
-class Refined(Message):
+class Refined(WireMessage):
     """The answer to the `Refine` of the same token: candidates for one prediction."""
 
     session: SessionId
@@ -339,25 +339,25 @@ class Refined(Message):
     candidates: Candidates
 
 
-class Close(Message):
+class Close(WireMessage):
     """End the session and free its memory."""
 
     session: SessionId
 
 
-class Ping(Message):
+class Ping(WireMessage):
     """Ask for a `Pong`, to measure the round trip."""
 
     nonce: Annotated[int, Field(ge=0, lt=1 << 32)]
 
 
-class Pong(Message):
+class Pong(WireMessage):
     """The answer to the ping of the same nonce."""
 
     nonce: Annotated[int, Field(ge=0, lt=1 << 32)]
 
 
-class Behalf(Message):
+class Behalf(WireMessage):
     """Ask for the limits of ``clients`` clients: the sender is a gateway.
 
     The peer grants what it likes. Sent once, before any session is opened over the link, and not
@@ -367,7 +367,7 @@ class Behalf(Message):
     clients: Annotated[int, Field(ge=1, le=MAX_CLIENTS)]
 
 
-class Fault(Message):
+class Fault(WireMessage):
     """Something failed; with a session, that session is over, unless it can go on by a `Reroute`.
 
     ``peer`` names a third peer if that one is to blame: the next one, or with `NOT_FINITE` the one

@@ -38,14 +38,14 @@ from swarm.wire.messages import (
     AcceptFrom,
     Accepting,
     Fault,
-    Message,
     Probe,
     Progress,
     Reroute,
     Rerouted,
+    WireMessage,
 )
 
-Send = Callable[[Message], Awaitable[int]]
+Send = Callable[[WireMessage], Awaitable[int]]
 
 HELD = ResumePoint(epoch=1, root=2, last=5, tokens=(3, 4))
 
@@ -82,7 +82,7 @@ def repairer(session: ChainSession, finder: Finder) -> Repairer:
     return Repairer(session, finder, Standby(session, finder, False), patience_s=20.0)
 
 
-async def working(link: Link, message: Message) -> None:
+async def working(link: Link, message: WireMessage) -> None:
     """A peer that does all it is asked for, but writes no text."""
     if isinstance(message, Probe):
         await link.send(Progress(session=message.session, epoch=0, last=3, passed=3))
@@ -97,7 +97,7 @@ async def working(link: Link, message: Message) -> None:
 def complaining(of: list[str | None]) -> Script:
     """Of hidden states that came before, as soon as it is to take frames from another peer."""
 
-    async def script(link: Link, message: Message) -> None:
+    async def script(link: Link, message: WireMessage) -> None:
         if isinstance(message, AcceptFrom):
             fault = Fault(
                 code=FaultCode.NOT_FINITE, text="no numbers", session=message.session, peer=of[0]
@@ -161,7 +161,7 @@ async def test_probes_go_out_side_by_side(monkeypatch: pytest.MonkeyPatch) -> No
         for link in chain.links:
 
             async def full(
-                message: Message, name: str = link.peer_id, send: Send = link.connection.send
+                message: WireMessage, name: str = link.peer_id, send: Send = link.connection.send
             ) -> int:
                 asked.add(name)
                 if len(asked) == 3:
@@ -208,7 +208,7 @@ def coming_to(*standings: tuple[int, int], batches: Iterator[int] | None = None)
     """
     left = list(standings)
 
-    async def script(link: Link, message: Message) -> None:
+    async def script(link: Link, message: WireMessage) -> None:
         if isinstance(message, Probe):
             begun, passed = left.pop(0) if len(left) > 1 else left[0]
             busy = {} if batches is None else {"queued": True, "batches": next(batches)}

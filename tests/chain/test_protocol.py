@@ -22,11 +22,11 @@ from swarm.wire.messages import (
     Cancel,
     Close,
     Frame,
-    Message,
     Open,
     Opened,
     Progress,
     Result,
+    WireMessage,
 )
 
 
@@ -233,7 +233,11 @@ class ProtocolAgainstPeers(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_peer_that_has_left_still_speaks(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(self.left))
-        said: list[Message] = [fault(FaultCode.INTERNAL), Opened(session=SESSION), *self.old[-1:]]
+        said: list[WireMessage] = [
+            fault(FaultCode.INTERNAL),
+            Opened(session=SESSION),
+            *self.old[-1:],
+        ]
         for message in said:
             event = Received(name, message, self.now)
             assert self.protocol.answer(event) is None

@@ -28,12 +28,12 @@ from swarm.wire.messages import (
     Accepting,
     Fault,
     Frame,
-    Message,
     Open,
     Opened,
     Probe,
     Progress,
     Result,
+    WireMessage,
 )
 from swarm.wire.tensors import WireTensor
 
@@ -55,7 +55,7 @@ async def test_a_session_is_opened_on_every_peer_and_closed_again() -> None:
 
 
 async def test_the_chain_takes_branches_if_every_peer_does() -> None:
-    async def linear(link: Link, message: Message) -> None:
+    async def linear(link: Link, message: WireMessage) -> None:
         if isinstance(message, Open):
             await link.send(Opened(session=message.session, branches=False))
 
@@ -105,7 +105,7 @@ async def test_a_peer_may_accuse_the_one_that_comes_next_and_nobody_else() -> No
 async def test_a_fault_that_names_nobody_and_is_about_a_peer_that_left_is_no_news(
     waits_for: str,
 ) -> None:
-    async def complaining(link: Link, message: Message) -> None:
+    async def complaining(link: Link, message: WireMessage) -> None:
         if isinstance(message, Probe):
             await link.send(
                 Fault(code=FaultCode.NOT_FINITE, text="no numbers", session=message.session)
@@ -129,7 +129,7 @@ async def test_a_fault_that_names_nobody_and_is_about_a_peer_that_left_is_no_new
 async def test_a_next_peer_that_is_unreachable_is_the_one_to_blame() -> None:
     names: list[str] = []
 
-    async def blame_next(link: Link, message: Message) -> None:
+    async def blame_next(link: Link, message: WireMessage) -> None:
         await refusing(FaultCode.NEXT_UNREACHABLE, names[1])(link, message)
 
     async with chain_of(blame_next, good) as chain:
@@ -185,12 +185,12 @@ async def test_peers_that_left_are_not_heard_and_those_that_came_are() -> None:
 
 
 async def test_what_peers_say_when_asked_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def tell_standing(link: Link, message: Message) -> None:
+    async def tell_standing(link: Link, message: WireMessage) -> None:
         await good(link, message)
         if isinstance(message, Probe):
             await link.send(Progress(session=message.session, epoch=1, last=7, passed=5))
 
-    async def refuse_probe(link: Link, message: Message) -> None:
+    async def refuse_probe(link: Link, message: WireMessage) -> None:
         await good(link, message)
         if isinstance(message, Probe):
             await link.send(Fault(code=FaultCode.NO_SESSION, text="", session=message.session))
@@ -263,7 +263,7 @@ async def test_closing_does_not_wait_for_a_peer_that_does_not_read(
 async def test_whoever_comes_before_is_named_once_and_waited_for() -> None:
     go_on = asyncio.Event()
 
-    async def slow(link: Link, message: Message) -> None:
+    async def slow(link: Link, message: WireMessage) -> None:
         if isinstance(message, AcceptFrom):
             await go_on.wait()
             await link.send(Accepting(session=message.session, speakers=message.speakers))
@@ -294,7 +294,7 @@ async def test_who_does_not_say_that_it_heeds_has_failed(monkeypatch: pytest.Mon
 
 
 async def test_a_confirmation_that_comes_while_others_are_waited_for_counts() -> None:
-    async def heeding(link: Link, message: Message) -> None:
+    async def heeding(link: Link, message: WireMessage) -> None:
         if isinstance(message, AcceptFrom):
             await link.send(Accepting(session=message.session, speakers=message.speakers))
         elif isinstance(message, Probe):
@@ -313,7 +313,7 @@ async def test_a_confirmation_that_comes_while_others_are_waited_for_counts() ->
 async def test_a_peer_that_sends_more_bytes_than_were_asked_for_is_left() -> None:
     wide = WireTensor(dtype="float32", tokens=256, hidden=4096, data=bytes(4 * 256 * 4096))
 
-    async def flood(link: Link, message: Message) -> None:
+    async def flood(link: Link, message: WireMessage) -> None:
         await good(link, message)
         if isinstance(message, Open):
             many = Result(session=message.session, epoch=0, first=1, count=256, hidden=wide)

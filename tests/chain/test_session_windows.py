@@ -27,11 +27,11 @@ from swarm.wire.messages import (
     Cancel,
     Close,
     Frame,
-    Message,
     Opened,
     Pong,
     Progress,
     Rerouted,
+    WireMessage,
 )
 
 
@@ -118,7 +118,7 @@ async def test_whoever_waits_for_a_frame_to_leave_may_be_cancelled(
         connection, may_leave = chain.links[0].connection, asyncio.Event()
         send = connection.send
 
-        async def full(message: Message) -> int:
+        async def full(message: WireMessage) -> int:
             await may_leave.wait()
             return await send(message)
 
@@ -168,7 +168,7 @@ async def test_a_new_epoch_is_told_to_every_peer_at_once() -> None:
 async def test_answers_to_windows_of_an_older_epoch_are_skipped_or_may_never_come() -> None:
     dropped = [3]
 
-    async def forgetful(link: Link, message: Message) -> None:
+    async def forgetful(link: Link, message: WireMessage) -> None:
         if not (isinstance(message, Frame) and message.first in dropped):
             await good(link, message)
 
@@ -180,7 +180,7 @@ async def test_answers_to_windows_of_an_older_epoch_are_skipped_or_may_never_com
 
 
 async def test_windows_that_were_computed_together_are_answered_together() -> None:
-    async def merging(link: Link, message: Message) -> None:
+    async def merging(link: Link, message: WireMessage) -> None:
         if not isinstance(message, Frame):
             await good(link, message)
         elif message.first == 2:
@@ -214,7 +214,7 @@ async def test_while_nothing_is_on_its_way_no_answer_is_missed(
 
 
 async def test_what_was_asked_before_may_be_answered_late() -> None:
-    async def late(link: Link, message: Message) -> None:
+    async def late(link: Link, message: WireMessage) -> None:
         if isinstance(message, Frame):
             await link.send(Progress(session=message.session, epoch=0, last=0, passed=0))
             await link.send(Rerouted(session=message.session, epoch=0))
@@ -229,7 +229,7 @@ async def test_what_was_asked_before_may_be_answered_late() -> None:
         assert (await soon(session.receive())).first == 4
 
 
-WRONG_ANSWERS: dict[str, Callable[[Frame], Message]] = {
+WRONG_ANSWERS: dict[str, Callable[[Frame], WireMessage]] = {
     "another token": lambda frame: result(frame, first=7),
     "another epoch": lambda frame: result(frame, epoch=7),
     "another count": lambda frame: result(frame, count=200),

@@ -17,9 +17,9 @@ from swarm.decoding.windows import Window
 from swarm.network.links.link import Link
 from swarm.outputs import Measured
 from swarm.routing.chain import Stage
-from swarm.wire.messages import Message, Mirror, Open, Opened, Probe, Progress
+from swarm.wire.messages import Mirror, Open, Opened, Probe, Progress, WireMessage
 
-Send = Callable[[Message], Awaitable[int]]
+Send = Callable[[WireMessage], Awaitable[int]]
 
 ANSWER = ChainAnswer(
     (Window(0, 0, 1, (3, 4, 5), None, 1, 0),), torch.zeros(1, 8), Measured(20.0, (1.0,)), 0.0
@@ -43,7 +43,7 @@ class Finder:
         return ChainLink(Stage(spare.peer_id, first, last), spare.record, spare.connection)
 
 
-async def obedient(link: Link, message: Message) -> None:
+async def obedient(link: Link, message: WireMessage) -> None:
     """A peer that stands by as it should, and has always come as far as is asked."""
     if isinstance(message, Probe):
         await link.send(Progress(session=message.session, epoch=0, last=99, passed=99))
@@ -54,12 +54,12 @@ async def obedient(link: Link, message: Message) -> None:
 class Full:
     """A link that takes no messages of a kind until it is told to."""
 
-    def __init__(self, send: Send, kind: type[Message]) -> None:
+    def __init__(self, send: Send, kind: type[WireMessage]) -> None:
         self._send, self._kind = send, kind
         self.waits = asyncio.Event()
         self.empty = asyncio.Event()
 
-    async def send(self, message: Message) -> int:
+    async def send(self, message: WireMessage) -> int:
         if isinstance(message, self._kind):
             self.waits.set()
             await self.empty.wait()
@@ -81,7 +81,7 @@ async def test_a_peer_that_stands_by_is_sought_in_the_dtype_of_its_member() -> N
 
 @pytest.mark.parametrize(("place", "kind"), [(-1, Open), (0, Mirror)], ids=["opening", "feeding"])
 async def test_one_that_was_interrupted_while_it_was_told_is_asked_anew(
-    place: int, kind: type[Message], monkeypatch: pytest.MonkeyPatch
+    place: int, kind: type[WireMessage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody knows whether it has heard: as it is, it would never be fed, and keep the place from
     others."""

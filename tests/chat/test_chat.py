@@ -13,7 +13,7 @@ import pytest
 
 from helpers.loopback import eventually, soon
 from helpers.swarm_in_process import NEW, STAGES, Swarm, swarm_of
-from swarm.chat.chat import Chat, ChatAnswer
+from swarm.chat.chat import ChatAnswer, ChatState
 from swarm.chat.display import JsonDisplay, figures
 from swarm.chat.orders import ORDERS
 from swarm.chat.reading import NotText, Pipe
@@ -59,12 +59,12 @@ class Page:
         self.notes.append(text)
 
 
-def chat_of(swarm: Swarm, page: Page, context_tokens: int = 512, **options: Any) -> Chat:
+def chat_of(swarm: Swarm, page: Page, context_tokens: int = 512, **options: Any) -> ChatState:
     asked: Any = {"max_new_tokens": NEW, "keep": True, **options}
-    return Chat(swarm, render, page, context_tokens, Options(**asked))
+    return ChatState(swarm, render, page, context_tokens, Options(**asked))
 
 
-async def say(chat: Chat, *lines: str) -> None:
+async def say(chat: ChatState, *lines: str) -> None:
     """Enter these lines, and end the input."""
     unsaid = [*lines]
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from swarm.distill.corpus import Corpus, sixteen_bits
-from swarm.distill.texts import Text
+from swarm.distill.texts import TargetText
 from swarm.errors import ConfigError
 from swarm.util.files import UNFINISHED
 
@@ -15,8 +15,8 @@ HIDDEN = 4
 FINGERPRINT = "0123456789abcdef"
 
 
-def text(length: int, prompt: int) -> Text:
-    return Text(torch.arange(length), torch.randn(length, HIDDEN).half(), prompt)
+def text(length: int, prompt: int) -> TargetText:
+    return TargetText(torch.arange(length), torch.randn(length, HIDDEN).half(), prompt)
 
 
 def test_texts_are_read_as_they_were_written(tmp_path: Path) -> None:

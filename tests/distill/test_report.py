@@ -7,7 +7,7 @@ import torch
 
 from helpers.models import VOCAB, Architecture
 from swarm.distill.report import ByLag, measure_draft
-from swarm.distill.texts import Text
+from swarm.distill.texts import TargetText
 
 
 def test_chances_are_of_runs_in_which_all_before_was_right() -> None:
@@ -30,7 +30,7 @@ def test_nothing_measured_has_no_chances() -> None:
 
 def test_a_draft_reads_no_text_beyond_its_context(tmp_path: Path) -> None:
     Architecture("gpt2", {"max_position_embeddings": 16}).save(tmp_path)  # 16 learned positions
-    text = Text(torch.arange(40), torch.zeros(40, 1), prompt=4)
+    text = TargetText(torch.arange(40), torch.zeros(40, 1), prompt=4)
     measured, weights = measure_draft(str(tmp_path), [text], lags=2, vocab=VOCAB)
     assert measured.reached[0] == 16 - 4 - 2
     assert weights > 0

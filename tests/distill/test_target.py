@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from swarm.distill.settings import Writing
 from swarm.distill.target import LocalTarget
-from swarm.distill.texts import Written
+from swarm.distill.texts import WrittenText
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.model.work import Work
@@ -67,7 +67,7 @@ def test_a_text_that_has_ended_leaves_the_others_as_they_are(
 def test_its_states_are_the_raw_outputs_that_a_chain_answers_with(
     checkpoint: Checkpoint, local: LocalTarget
 ) -> None:
-    texts = [Written(tuple(range(5, 5 + size)), 2) for size in (9, 4, 13)]
+    texts = [WrittenText(tuple(range(5, 5 + size)), 2) for size in (9, 4, 13)]
     span = Span.load(checkpoint, 0, checkpoint.num_layers)
     for text in local.read(texts):
         [expected] = span.forward([Work.behind(span.new_cache(), text.tokens)])

@@ -18,7 +18,7 @@ from swarm.wire.tensors import WireTensor
 SESSION = bytes(range(16))
 
 
-def every_message(alice: Identity, bob: Identity) -> Iterator[messages.Message]:
+def every_message(alice: Identity, bob: Identity) -> Iterator[messages.WireMessage]:
     """Return each kind of message, with all fields, and with only the required ones."""
     hop = messages.Hop(
         peer_id=bob.peer_id, address="203.0.113.5:31330", certificate=bob.certificate_fingerprint

@@ -143,7 +143,7 @@ def _weights() -> Json:
 # Messages and streams.
 
 
-def _message(message: messages.Message) -> Json:
+def _message(message: messages.WireMessage) -> Json:
     name = codec.kind_of(message)
     return to_json({"kind": name, "fields": message, "bytes": codec.encode(message)})
 

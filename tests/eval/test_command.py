@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from helpers.terminals import on_screens
-from swarm.eval.report import Answers, ReportRow, report
+from swarm.eval.report import ReportRow, RightAnswers, report
 from swarm.eval.sample import EvalSample
 from swarm.eval.show import cells, columns, markdown, plot, show_table
 from swarm.eval.tasks import Item, Task
@@ -170,7 +170,7 @@ def test_the_table_is_whole_at_any_width(monkeypatch: pytest.MonkeyPatch) -> Non
     row = ReportRow(
         name="random, as much as adaptive:tau=0.5",
         items=1000,
-        answers=Answers(
+        answers=RightAnswers(
             accuracy=0.9876,
             accuracy_interval=(0.95, 0.99),
             difference=-0.0123,

@@ -8,7 +8,7 @@ import pytest
 from swarm.decoding.rules.adaptive import Adaptive
 from swarm.decoding.rules.lexicon import Lexicon
 from swarm.eval.consequences import Study, marks
-from swarm.eval.study import MissFacts, Probe, TextFacts
+from swarm.eval.study import MissFacts, ProbeText, StudiedText
 from swarm.eval.study_report import adaptive_rule, study_facts, study_markdown, study_tables
 
 REST = tuple(range(10, 20))
@@ -22,11 +22,11 @@ def miss(position=0, nats=0.1, probe=None, classes=(), **more):
 def probe(alike, right=True, log_p=-1.0, weight=1.0):
     """Return a probe whose rest shares so many of ten tokens with the target's text."""
     tokens = (*REST[:alike], *range(100, 110 - alike))
-    return Probe(tokens, (log_p,) * 10, right, weight)
+    return ProbeText(tokens, (log_p,) * 10, right, weight)
 
 
 def text(*misses, right=True, kind="", drafted=10):
-    return TextFacts(kind, (9, *REST), (-0.5,) * 11, right, drafted, misses)
+    return StudiedText(kind, (9, *REST), (-0.5,) * 11, right, drafted, misses)
 
 
 def everything(_):

@@ -27,12 +27,12 @@ from swarm.wire.messages import (
     Fault,
     Frame,
     Hop,
-    Message,
     Open,
     Opened,
     Ping,
     Pong,
     Result,
+    WireMessage,
 )
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 
@@ -207,7 +207,7 @@ class Arena:
         self._strangers.append(Stranger(link, self))
         return self._strangers[-1]
 
-    def heard(self, message: Message) -> None:
+    def heard(self, message: WireMessage) -> None:
         kind = type(message).__name__
         if isinstance(message, Fault):
             kind = f"{message.code.value} {message.text[:12]}"
@@ -307,7 +307,7 @@ class Honest:
                 await link.send(Close(session=HONEST_ID))
             await link.close()
 
-    async def _say(self, link: StreamLink, message: Message) -> None:
+    async def _say(self, link: StreamLink, message: WireMessage) -> None:
         try:
             await link.send(message)
         except LinkClosed as error:
@@ -315,9 +315,9 @@ class Honest:
                 f"an honest client could not say {type(message).__name__}: {error}"
             )
 
-    async def _expect(self, link: StreamLink, kind: type[Message]) -> Message | None:
+    async def _expect(self, link: StreamLink, kind: type[WireMessage]) -> WireMessage | None:
         try:
-            message: Message = await within(PATIENCE_S, link.receive())
+            message: WireMessage = await within(PATIENCE_S, link.receive())
         except (asyncio.TimeoutError, LinkClosed, WireError) as error:
             self._arena.failures.append(
                 f"an honest client got no {kind.__name__}: {type(error).__name__} {error}"

@@ -21,7 +21,7 @@ from swarm.network.links.link import Link
 from swarm.util.tasks import within
 from swarm.wire.codec import encode
 from swarm.wire.faults import FaultCode
-from swarm.wire.messages import Fault, Frame, Message, Result
+from swarm.wire.messages import Fault, Frame, Result, WireMessage
 
 LIMIT_S = 120.0  # of real time for a text of a few words: anything longer hangs
 WAYS: tuple[dict[str, Any], ...] = ({}, {"window": 0}, {"window": 4, "depth": 1}, {"standby": True})
@@ -68,8 +68,10 @@ class Liar:
 
         return lying
 
-    def _sender(self, link: Link, send: Callable[[Message], Any]) -> Callable[[Message], Any]:
-        async def say(message: Message) -> int:
+    def _sender(
+        self, link: Link, send: Callable[[WireMessage], Any]
+    ) -> Callable[[WireMessage], Any]:
+        async def say(message: WireMessage) -> int:
             random = self._random
             self._said = [*self._said[-20:], encode(message)]
             if random.random() > self._chance:

@@ -29,7 +29,6 @@ from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     Fault,
     Frame,
-    Message,
     Open,
     Opened,
     Ping,
@@ -37,6 +36,7 @@ from swarm.wire.messages import (
     Probe,
     Progress,
     Result,
+    WireMessage,
 )
 from swarm.wire.tensors import WireTensor
 
@@ -73,7 +73,7 @@ class Liar:
         except WireError:
             raise AssertionError("a client says what is no message") from None
 
-    def _answers(self, message: Message) -> list[bytes]:
+    def _answers(self, message: WireMessage) -> list[bytes]:
         random, honest = self._random, honest_answer(message)
         good = [] if honest is None else [codec.encode(honest)]
         self._heard = [*self._heard[-20:], codec.encode(message), *good]
@@ -129,7 +129,7 @@ class Liar:
         return result.model_copy(update={"hidden": WireTensor.pack(values), **changes})
 
 
-def honest_answer(message: Message) -> Message | None:
+def honest_answer(message: WireMessage) -> WireMessage | None:
     match message:
         case Open():
             return Opened(session=message.session)

@@ -22,7 +22,7 @@ from swarm.network.links.link import LinkClosed
 from swarm.network.nat import dialback
 from swarm.wire import codec, handshake, messages, tensors
 from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError
-from swarm.wire.messages import Message
+from swarm.wire.messages import WireMessage
 
 NOW = 1000.0
 SIGNED = 40  # records that are genuine
@@ -64,7 +64,7 @@ class Codec:
     def memory(self, data: bytes) -> int:
         return MB + 4 * len(data)
 
-    def _comes_back(self, message: Message) -> str:
+    def _comes_back(self, message: WireMessage) -> str:
         again = codec.encode(message)
         assert codec.decode(again) == message, "it does not come back"
         assert len(again) <= MAX_MESSAGE_BYTES, "it may be heard, but not said"
@@ -211,11 +211,11 @@ class Framing:
     def memory(self, data: bytes) -> int:
         return MB + 8 * len(data)
 
-    async def _read(self, data: bytes) -> tuple[list[Message], str]:
+    async def _read(self, data: bytes) -> tuple[list[WireMessage], str]:
         reader = asyncio.StreamReader()
         reader.feed_data(data)
         reader.feed_eof()
-        heard: list[Message] = []
+        heard: list[WireMessage] = []
         link = StreamLink(
             reader,
             asyncio.StreamWriter(_Nowhere(), asyncio.Protocol(), reader, self._loop),
@@ -252,9 +252,9 @@ class _Nowhere(asyncio.WriteTransport):
         pass
 
 
-def _told_apart(data: bytes) -> tuple[list[Message], str]:
+def _told_apart(data: bytes) -> tuple[list[WireMessage], str]:
     """Split a stream into messages in the plain way."""
-    heard: list[Message] = []
+    heard: list[WireMessage] = []
     while len(data) >= 4:
         length = int.from_bytes(data[:4], "big")
         if length > MAX_MESSAGE_BYTES:

@@ -7,7 +7,7 @@ import pytest
 from fuzz.loop import fuzz, replay, smallest
 from fuzz.targets import TARGETS, Codec
 from swarm.wire import codec
-from swarm.wire.messages import Message
+from swarm.wire.messages import WireMessage
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -44,7 +44,7 @@ def test_fuzzing_notices_a_decoder_that_checks_no_fields(
 ) -> None:
     if not defended:
         monkeypatch.setattr(
-            Message,
+            WireMessage,
             "model_validate",
             classmethod(lambda cls, fields: cls.model_construct(**fields)),
         )

@@ -5,7 +5,7 @@ import pytest_asyncio
 
 from helpers.gateway_in_process import gateway_over
 from swarm.client import infilling
-from swarm.client.infilling import Form, infilling_of
+from swarm.client.infilling import FimForm, infilling_of
 from swarm.demo import TARGET
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -16,7 +16,7 @@ HOLE = {"model": TARGET, "prompt": "Problem: Mia has ", "suffix": " coins.", "te
 @pytest.fixture
 def form(monkeypatch):
     """Control tokens of the demo's model mark a hole."""
-    form = Form("<|pad|>", "<|start|>", "<|end|>")
+    form = FimForm("<|pad|>", "<|start|>", "<|end|>")
     monkeypatch.setattr(infilling, "FORMS", (form,))
     infilling_of.cache_clear()
     yield form

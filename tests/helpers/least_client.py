@@ -18,10 +18,10 @@ from swarm.wire.messages import (
     Close,
     Fault,
     Frame,
-    Message,
     Opened,
     Reroute,
     Result,
+    WireMessage,
 )
 from swarm.wire.token_tree import replayed
 
@@ -98,8 +98,8 @@ class Chain:
     async def send(self, frame: Frame) -> None:
         await self.stages[0].link.send(frame)
 
-    async def heard(self, place: int = -1) -> Message:
-        message: Message = await soon(self.stages[place].link.receive())
+    async def heard(self, place: int = -1) -> WireMessage:
+        message: WireMessage = await soon(self.stages[place].link.receive())
         return message
 
     async def ask(self, frame: Frame) -> torch.Tensor:
@@ -110,7 +110,7 @@ class Chain:
         assert (result.epoch, result.first, result.count) == (frame.epoch, frame.first, frame.count)
         return result.hidden.unpack()
 
-    async def replace(self, start: int, end: int, *cuts: int) -> Message | None:
+    async def replace(self, start: int, end: int, *cuts: int) -> WireMessage | None:
         """Replace the peers ``[start, end)``, and return the answer of the peer before them."""
         new = await self.start(*cuts)
         behind = self.stages[end] if end < len(self.stages) else None

@@ -25,11 +25,11 @@ from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     Fault,
     Hop,
-    Message,
     Open,
     Opened,
     Reroute,
     Result,
+    WireMessage,
 )
 
 MIDDLE = 2
@@ -67,7 +67,7 @@ def expected(span: Span, *chunks: tuple[int, ...]) -> torch.Tensor:
     return span.forward([Work.behind(span.new_cache(), tokens)])[0]
 
 
-def close_to(answer: Message, hidden: torch.Tensor) -> None:
+def close_to(answer: WireMessage, hidden: torch.Tensor) -> None:
     assert isinstance(answer, Result), answer
     torch.testing.assert_close(answer.hidden.unpack(), hidden, rtol=1e-4, atol=1e-4)
 

@@ -38,7 +38,7 @@ from swarm.network.links.link import Link
 from swarm.util.tasks import end, within
 from swarm.wire.codec import PROTOCOL_VERSION
 from swarm.wire.handshake import LocalMember
-from swarm.wire.messages import Frame, Hop, Message, Open, Ping, Pong
+from swarm.wire.messages import Frame, Hop, Open, Ping, Pong, WireMessage
 from swarm.wire.tensors import WireTensor
 
 WORDS = [f"w{i}" for i in range(VOCAB)]  # a vocabulary of the size that the test architectures have
@@ -319,10 +319,10 @@ async def dialed(
         await dialer.close()
 
 
-async def ask(link: Link, message: Message) -> Message:
+async def ask(link: Link, message: WireMessage) -> WireMessage:
     """Send a message, and return the next one as its answer."""
     await link.send(message)
-    answer: Message = await soon(link.receive())
+    answer: WireMessage = await soon(link.receive())
     return answer
 
 

@@ -24,7 +24,6 @@ from swarm.wire.messages import (
     Fault,
     Frame,
     Hop,
-    Message,
     Mirror,
     Open,
     Opened,
@@ -33,6 +32,7 @@ from swarm.wire.messages import (
     Reroute,
     Rerouted,
     Result,
+    WireMessage,
 )
 from swarm.wire.tensors import WireTensor
 
@@ -73,7 +73,7 @@ class PlainConnection:
     def unsubscribe(self, session: bytes) -> None:
         self._inboxes.pop(session, None)
 
-    async def send(self, message: Message) -> int:
+    async def send(self, message: WireMessage) -> int:
         if self.closed:
             raise LinkClosed("127.0.0.1:1", "the other side left")
         self._peer.later(lambda: self._peer.hear(self, message))

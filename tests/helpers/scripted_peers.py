@@ -22,10 +22,10 @@ from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     Fault,
     Frame,
-    Message,
     Open,
     Opened,
     Result,
+    WireMessage,
 )
 from swarm.wire.tensors import WireTensor
 
@@ -33,7 +33,7 @@ FINGERPRINT = "0" * 32
 HIDDEN = 8
 WINDOW = Window(0, 0, 1, (3, 4, 5), None, 2, 0)
 
-Script = Callable[[Link, Message], Awaitable[None]]
+Script = Callable[[Link, WireMessage], Awaitable[None]]
 
 
 def result(
@@ -44,34 +44,34 @@ def result(
     return Result(session=frame.session, hidden=values, compute_ms=(1.0,), **fields)
 
 
-async def good(link: Link, message: Message) -> None:
+async def good(link: Link, message: WireMessage) -> None:
     if isinstance(message, Open):
         await link.send(Opened(session=message.session))
     elif isinstance(message, Frame):
         await link.send(result(message))
 
 
-async def mute(link: Link, message: Message) -> None:
+async def mute(link: Link, message: WireMessage) -> None:
     pass
 
 
-async def mute_frames(link: Link, message: Message) -> None:
+async def mute_frames(link: Link, message: WireMessage) -> None:
     if isinstance(message, Open):
         await good(link, message)
 
 
 def refusing(code: FaultCode, peer: str | None = None) -> Script:
-    async def script(link: Link, message: Message) -> None:
+    async def script(link: Link, message: WireMessage) -> None:
         if isinstance(message, Open):
             await link.send(Fault(code=code, text="no", session=message.session, peer=peer))
 
     return script
 
 
-def answering(answer: Callable[[Frame], Message]) -> Script:
+def answering(answer: Callable[[Frame], WireMessage]) -> Script:
     """Accept sessions, and answer each frame by ``answer``."""
 
-    async def script(link: Link, message: Message) -> None:
+    async def script(link: Link, message: WireMessage) -> None:
         await (link.send(answer(message)) if isinstance(message, Frame) else good(link, message))
 
     return script
@@ -88,7 +88,7 @@ class Chain:
         self.clock = Clock()
         self.links: list[ChainLink] = []
         self.servers: list[Server] = []
-        self.heard: list[list[Message]] = []
+        self.heard: list[list[WireMessage]] = []
 
     def session(
         self, *stages: int, hidden_size: int | None = None, max_tokens: int = 64, **options: Any
@@ -107,10 +107,10 @@ async def chain_of(*scripts: Script, timed: bool = False) -> AsyncIterator[Chain
     chain = Chain()
     async with AsyncExitStack() as stack:
         for layer, script in enumerate(scripts):
-            heard: list[Message] = []
+            heard: list[WireMessage] = []
 
             async def serve(
-                link: Link, script: Script = script, heard: list[Message] = heard
+                link: Link, script: Script = script, heard: list[WireMessage] = heard
             ) -> None:
                 async for message in link:
                     heard.append(message)
@@ -144,5 +144,5 @@ async def give_up_sending(session: ChainSession, window: Window) -> None:
         await asyncio.wait({sending})
 
 
-def kinds(messages: Sequence[Message]) -> list[str]:
+def kinds(messages: Sequence[WireMessage]) -> list[str]:
     return [type(message).__name__ for message in messages]

@@ -34,7 +34,7 @@ from swarm.model.work import Work
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link
 from swarm.util.tasks import end
-from swarm.wire.messages import Frame, Hop, Message, Reroute, Result
+from swarm.wire.messages import Frame, Hop, Reroute, Result, WireMessage
 
 MAX_POSITIONS = 40
 
@@ -43,14 +43,14 @@ MAX_POSITIONS = 40
 class Other:
     """The other end of a link: keeps the messages that it receives."""
 
-    heard: "asyncio.Queue[Message]" = field(default_factory=asyncio.Queue)
+    heard: "asyncio.Queue[WireMessage]" = field(default_factory=asyncio.Queue)
 
     async def listen(self, link: Link) -> None:
         async for message in link:
             self.heard.put_nowait(message)
 
-    async def next(self) -> Message:
-        message: Message = await soon(self.heard.get())
+    async def next(self) -> WireMessage:
+        message: WireMessage = await soon(self.heard.get())
         return message
 
     async def result(self) -> Result:
@@ -176,7 +176,7 @@ def stick(link: Link) -> asyncio.Event:
     """Let nothing that is sent on a link be written; the event tells that something waits."""
     waiting = asyncio.Event()
 
-    async def wait(_: Message) -> int:
+    async def wait(_: WireMessage) -> int:
         waiting.set()
         await asyncio.Event().wait()
         return 0

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from helpers.local_chain import Chain, assert_equal_logits, tokens, whole_logits
 from helpers.models import ARCHITECTURES, LAYERS, Architecture
-from peers.compute.memory import Needs
+from peers.compute.memory import MemoryNeeds
 from swarm.errors import ConfigError, UnsupportedModel
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.quantization import INT8, NF4, Quantization, named, settle
@@ -86,7 +86,7 @@ def test_experts_that_are_one_parameter_are_quantized_like_linear_layers(
     sizes |= {"head_dim": 16}
     Architecture(own.model_type, {**own.settings, **sizes}).save(tmp_path)
     checkpoint = Checkpoint.open(str(tmp_path), quantization)
-    needs = Needs.of(checkpoint, torch.float32, CPU)
+    needs = MemoryNeeds.of(checkpoint, torch.float32, CPU)
     span = Span.load(checkpoint, 0, LAYERS)
     assert span.packs
     assert needs.weights(0, LAYERS) == pytest.approx(span.nbytes, rel=0.05)
@@ -185,9 +185,9 @@ def test_needs_are_what_quantized_layers_take(tmp_path: Path) -> None:
         timeout=300,
         check=True,
     )
-    plain = Needs.of(Checkpoint.open(folder), torch.float32, CPU).weights(0, LAYERS)
+    plain = MemoryNeeds.of(Checkpoint.open(folder), torch.float32, CPU).weights(0, LAYERS)
     for quantization, line in zip(BOTH, done.stdout.splitlines(), strict=True):
-        needs = Needs.of(Checkpoint.open(folder, quantization), torch.float32, CPU)
+        needs = MemoryNeeds.of(Checkpoint.open(folder, quantization), torch.float32, CPU)
         nbytes, peak = map(int, line.split())
         assert needs.weights(0, LAYERS) == pytest.approx(nbytes, rel=0.01)
         assert nbytes < plain * quantization.bits / 32 * 1.2
@@ -209,7 +209,7 @@ def test_what_cannot_be_quantized_is_refused_before_it_is_read(
 ) -> None:
     ARCHITECTURES[architecture].save(tmp_path)
     with pytest.raises(UnsupportedModel, match=words):
-        Needs.of(Checkpoint.open(str(tmp_path), quantization), torch.float32, CPU)
+        MemoryNeeds.of(Checkpoint.open(str(tmp_path), quantization), torch.float32, CPU)
 
 
 def test_what_this_computer_cannot_do_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from swarm.network.links import connection, handshake
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link
 from swarm.network.pool import Connections, candidates
-from swarm.wire.messages import Message, Ping, Pong
+from swarm.wire.messages import Ping, Pong, WireMessage
 
 DEAD = "127.0.0.1:1"
 
@@ -92,7 +92,7 @@ async def test_a_connection_is_kept_and_shared_by_searches_at_the_same_time(
 async def test_searches_at_the_same_time_share_one_ping(connections: Connections) -> None:
     """Each waits for no other: with a hundred, the last one's would come too late."""
     async with Server(listen) as server:
-        pings: list[Message] = []
+        pings: list[WireMessage] = []
         answer = asyncio.Event()
 
         async def late(link: Link) -> None:

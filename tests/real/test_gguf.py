@@ -12,7 +12,7 @@ from safetensors import safe_open
 from transformers import AutoTokenizer
 
 from helpers.swarm_in_process import Material, Swarm, swarm_of
-from peers.compute.memory import Needs
+from peers.compute.memory import MemoryNeeds
 from swarm.client.models import ClientModels
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
@@ -124,7 +124,7 @@ print(own_bytes() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 def test_a_peer_takes_the_memory_that_it_announces(real: Real) -> None:
     checkpoint = Checkpoint.open(str(real.file))
-    needs = Needs.of(checkpoint, torch.bfloat16, torch.device("cpu"))
+    needs = MemoryNeeds.of(checkpoint, torch.bfloat16, torch.device("cpu"))
     announced = needs.weights(0, checkpoint.num_layers)
     done = subprocess.run(
         [sys.executable, "-c", LOADING, str(real.file)],

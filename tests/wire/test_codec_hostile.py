@@ -264,7 +264,7 @@ def test_fields_of_other_types_pass_only_where_nothing_checks_them(
 ) -> None:
     if not defended:
         construct = classmethod(lambda cls, fields: cls.model_construct(**fields))
-        monkeypatch.setattr(messages.Message, "model_validate", construct)
+        monkeypatch.setattr(messages.WireMessage, "model_validate", construct)
     assert (
         taken(msgpack.packb([PROTOCOL_VERSION, kind, {"session": 7, "nonce": "x"}])) is not defended
     )

@@ -34,17 +34,17 @@ from swarm.wire.handshake import (
     encode,
     highest_common,
 )
-from swarm.wire.messages import Message, Ping
+from swarm.wire.messages import Ping, WireMessage
 
 OPEN, KEY = Network("test"), b"k" * 32
 PRIVATE = Network("test", key=KEY)
 ALICE, BOB, MALLORY = (Identity.generate() for _ in range(3))
 CHANNEL = b"tls-server-end-point:00"
 
-Change = Callable[[Message], Message]
+Change = Callable[[WireMessage], WireMessage]
 
 
-def same(message: Message) -> Message:
+def same(message: WireMessage) -> WireMessage:
     return message
 
 
@@ -63,7 +63,7 @@ def meet(
         ServingSide(serving, channels[1], versions[1]),
     )
 
-    def carried(message: Message, kind: type[Message]) -> Message:
+    def carried(message: WireMessage, kind: type[WireMessage]) -> WireMessage:
         return decode(encode(on_the_way(message)), kind)
 
     welcome = other.welcome(carried(one.hello, Hello))  # type: ignore[arg-type]
@@ -152,7 +152,7 @@ def test_nobody_makes_two_sides_speak_an_older_version(
         monkeypatch.setattr(handshake, "parts", dropping("offered"))
     spoken: list[int] = []
 
-    def strip(message: Message) -> Message:
+    def strip(message: WireMessage) -> WireMessage:
         if isinstance(message, Hello):
             return message.model_copy(update={"versions": (3,)})
         if isinstance(message, Welcome):
@@ -182,9 +182,9 @@ def test_a_recorded_hello_is_of_no_use_again(
 ) -> None:
     if not defended:
         monkeypatch.setattr(handshake, "new_nonce", lambda: bytes(32))
-    recorded: list[Message] = []
+    recorded: list[WireMessage] = []
 
-    def record(message: Message) -> Message:
+    def record(message: WireMessage) -> WireMessage:
         recorded.append(message)
         return message
 
@@ -270,7 +270,7 @@ def test_whatever_is_changed_on_the_way_is_noticed(data: st.DataObject) -> None:
     place = data.draw(st.integers(0, 2))
     changed = False
 
-    def change(message: Message) -> Message:
+    def change(message: WireMessage) -> WireMessage:
         nonlocal changed
         if [Hello, Welcome, Introduction].index(type(message)) != place:
             return message
@@ -351,7 +351,7 @@ def test_every_part_is_signed() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([Hello, Welcome, Introduction]))
-def test_bytes_that_are_no_hello_are_refused(data: bytes, kind: type[Message]) -> None:
+def test_bytes_that_are_no_hello_are_refused(data: bytes, kind: type[WireMessage]) -> None:
     with pytest.raises(HelloError):
         decode(data, kind)
 

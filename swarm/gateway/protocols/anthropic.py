@@ -15,7 +15,7 @@ from swarm.gateway.protocols.deltas import object_of
 from swarm.gateway.protocols.protocol import Answer, Protocol, Reply, ReplyTerms
 from swarm.gateway.requests import Body, ChatBody
 from swarm.gateway.service import EndEvent, TokenEvent
-from swarm.gateway.sse import Frame, ServerEvent
+from swarm.gateway.sse import ServerEvent, StreamFrame
 from swarm.gateway.validation import validated
 from swarm.outputs import Generation
 
@@ -101,30 +101,30 @@ class AnthropicReply(Reply):
             **self._ignored(),
         }
 
-    def opened(self) -> list[Frame]:
+    def opened(self) -> list[StreamFrame]:
         usage = {"input_tokens": len(self._prompt.ids), "output_tokens": 0}
         message = {**self._message([]), "stop_reason": None, "usage": usage, **self._ignored()}
         return [_event("message_start", message=message), PING]
 
-    def token(self, event: TokenEvent) -> list[Frame]:
+    def token(self, event: TokenEvent) -> list[StreamFrame]:
         assert self._answer is not None
         return self._frames(self._answer.push(event.piece.text))
 
-    def ended(self, event: EndEvent) -> list[Frame]:
+    def ended(self, event: EndEvent) -> list[StreamFrame]:
         assert self._answer is not None
         frames = [*self._frames(self._answer.end()), *self._close_block()]
         delta = self._stopped(event.generation)
         last = _event("message_delta", delta=delta, usage=_usage(event.generation))
         return [*frames, last]
 
-    def closed(self, generations: Sequence[Generation]) -> list[Frame]:
+    def closed(self, generations: Sequence[Generation]) -> list[StreamFrame]:
         return [_event("message_stop")]
 
-    def failed(self, error: ErrorReply) -> list[Frame]:
+    def failed(self, error: ErrorReply) -> list[StreamFrame]:
         return [ServerEvent(error_body(error), "error")]
 
-    def _frames(self, events: Sequence[Event]) -> list[Frame]:
-        frames: list[Frame] = []
+    def _frames(self, events: Sequence[Event]) -> list[StreamFrame]:
+        frames: list[StreamFrame] = []
         for event in events:
             begins = isinstance(event, CallBegun)
             kind = CallBegun if isinstance(event, CallArguments) else type(event)
@@ -141,10 +141,10 @@ class AnthropicReply(Reply):
                 frames.append(delta)
         return frames
 
-    def _close_block(self) -> list[Frame]:
+    def _close_block(self) -> list[StreamFrame]:
         if self._block is None:
             return []
-        frames: list[Frame] = []
+        frames: list[StreamFrame] = []
         if self._block is Reasoning:
             # No one checks it: thoughts that come back are read as they are.
             signature = {"type": "signature_delta", "signature": ""}

@@ -16,7 +16,7 @@ from swarm.gateway.protocols.ollama_fields import NAMES, as_chat, as_generation
 from swarm.gateway.protocols.protocol import Answer, Protocol, Reply, ReplyTerms
 from swarm.gateway.requests import Body, ChatBody, TextBody
 from swarm.gateway.service import EndEvent, TokenEvent
-from swarm.gateway.sse import Frame, as_json
+from swarm.gateway.sse import StreamFrame, as_json
 from swarm.gateway.validation import validated
 from swarm.outputs import Generation
 
@@ -31,7 +31,7 @@ def error_body(error: ErrorReply) -> Fields:
 
 
 @dataclass(frozen=True)
-class Line:
+class JsonLine:
     """One line of a stream."""
 
     data: Fields
@@ -83,7 +83,7 @@ class OllamaReply(Reply):
         self._answer: Answer | None = None
         self._call: CallBegun | None = None  # whose arguments are still coming
         self._arguments: list[str] = []
-        self.heartbeat = Line(self._line(self._said())).encode()
+        self.heartbeat = JsonLine(self._line(self._said())).encode()
 
     def begin(self, prompts: Sequence[ChatPrompt]) -> None:
         (prompt,) = prompts
@@ -105,25 +105,25 @@ class OllamaReply(Reply):
         said = self._said(texts[Text], texts[Reasoning], calls)
         return {**self._line(said), **_figures(generation), **self._ignored()}
 
-    def token(self, event: TokenEvent) -> list[Frame]:
+    def token(self, event: TokenEvent) -> list[StreamFrame]:
         assert self._answer is not None
         return self._frames(self._answer.push(event.piece.text))
 
-    def ended(self, event: EndEvent) -> list[Frame]:
+    def ended(self, event: EndEvent) -> list[StreamFrame]:
         assert self._answer is not None
         frames = [*self._frames(self._answer.end()), *self._called()]
         last = {**self._line(self._said()), **_figures(event.generation), **self._ignored()}
-        return [*frames, Line(last)]
+        return [*frames, JsonLine(last)]
 
-    def closed(self, generations: Sequence[Generation]) -> list[Frame]:
+    def closed(self, generations: Sequence[Generation]) -> list[StreamFrame]:
         return []
 
-    def failed(self, error: ErrorReply) -> list[Frame]:
-        return [Line(error_body(error))]
+    def failed(self, error: ErrorReply) -> list[StreamFrame]:
+        return [JsonLine(error_body(error))]
 
-    def _frames(self, events: Sequence[Event]) -> list[Frame]:
+    def _frames(self, events: Sequence[Event]) -> list[StreamFrame]:
         """Return a line for each piece of text; a call is told when it is whole."""
-        frames: list[Frame] = []
+        frames: list[StreamFrame] = []
         for event in events:
             match event:
                 case CallArguments():
@@ -137,10 +137,10 @@ class OllamaReply(Reply):
                     said = self._said(thoughts=event.text)
                 case Text():
                     said = self._said(event.text)
-            frames += [*self._called(), Line(self._line(said))]
+            frames += [*self._called(), JsonLine(self._line(said))]
         return frames
 
-    def _called(self) -> list[Frame]:
+    def _called(self) -> list[StreamFrame]:
         """Return the line of the call whose arguments have come, if there is one."""
         call, self._call = self._call, None
         text = "".join(self._arguments)
@@ -148,7 +148,7 @@ class OllamaReply(Reply):
         if call is None:
             return []
         function = {"name": call.name, "arguments": object_of(text)}
-        return [Line(self._line(self._said(calls=[{"function": function}])))]
+        return [JsonLine(self._line(self._said(calls=[{"function": function}])))]
 
     def _said(self, text: str = "", thoughts: str = "", calls: Sequence[Fields] = ()) -> Fields:
         """Return the fields that carry a part of an answer, or all of it."""

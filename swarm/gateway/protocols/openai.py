@@ -22,7 +22,7 @@ from swarm.gateway.protocols.logprobs import Spell, chat_logprobs, text_logprobs
 from swarm.gateway.protocols.protocol import Answer, Protocol, Reply, ReplyTerms
 from swarm.gateway.requests import Body, ChatBody, TextBody
 from swarm.gateway.service import EndEvent, TokenEvent
-from swarm.gateway.sse import DONE, Frame, ServerEvent
+from swarm.gateway.sse import DONE, ServerEvent, StreamFrame
 from swarm.gateway.validation import read
 from swarm.outputs import Generation, Piece, RouteStop, Stats
 
@@ -52,7 +52,7 @@ class OpenAiText(Protocol):
         return OpenAiReply(TextShape(), body, terms)
 
 
-class Shape(ABC):
+class AnswerShape(ABC):
     """What chats and completions do not have in common."""
 
     prefix: ClassVar[str]  # of reply ids
@@ -72,7 +72,7 @@ class Shape(ABC):
     def logprobs(self, pieces: Sequence[Piece], spell: Spell) -> Fields: ...
 
 
-class ChatShape(Shape):
+class ChatShape(AnswerShape):
     prefix = "chatcmpl-"
     whole = "chat.completion"
     chunk = "chat.completion.chunk"
@@ -108,7 +108,7 @@ class FunctionShape(ChatShape):
         return {"message": with_function_call(message_of(events))}
 
 
-class TextShape(Shape):
+class TextShape(AnswerShape):
     prefix = "cmpl-"
     whole = "text_completion"
     chunk = "text_completion"
@@ -149,7 +149,7 @@ class OpenAiReply(Reply):
     Beside OpenAI's fields it has ``swarm``: the route and the statistics of each text.
     """
 
-    shape: Shape
+    shape: AnswerShape
     body: Body
     terms: ReplyTerms
     id: str = field(default_factory=lambda: secrets.token_hex(12))
@@ -184,12 +184,12 @@ class OpenAiReply(Reply):
         ]
         return self._envelope(self.shape.whole, choices, usage=usage(generations), swarm=swarm)
 
-    def token(self, event: TokenEvent) -> list[Frame]:
+    def token(self, event: TokenEvent) -> list[StreamFrame]:
         sent = self._of(event.index)
         events: list[Event] = sent.answer.push(event.piece.text)
         return self._chunks(event, sent, events or self._empty)
 
-    def ended(self, event: EndEvent) -> list[Frame]:
+    def ended(self, event: EndEvent) -> list[StreamFrame]:
         sent = self._of(event.index)
         frames = [self._part(event.index, sent, each, {}) for each in sent.answer.end()]
         swarm = {**_route(event.generation.route), **_stats(event.generation.stats)}
@@ -198,13 +198,13 @@ class OpenAiReply(Reply):
         reason = self._finish_reason(event.generation, sent.calls)
         return [*frames, self._part(event.index, sent, None, swarm, finish_reason=reason)]
 
-    def closed(self, generations: Sequence[Generation]) -> list[Frame]:
+    def closed(self, generations: Sequence[Generation]) -> list[StreamFrame]:
         if not self.body.include_usage:
             return [DONE]
         last = self._envelope(self.shape.chunk, [], usage=usage(generations))
         return [ServerEvent(last), DONE]
 
-    def failed(self, error: ErrorReply) -> list[Frame]:
+    def failed(self, error: ErrorReply) -> list[StreamFrame]:
         return [ServerEvent(error.body), DONE]
 
     @property
@@ -212,7 +212,9 @@ class OpenAiReply(Reply):
         """What a token without a text is told by, if there is something to tell of it."""
         return [NO_TEXT] if self._tells_logprobs or self.body.explain else []
 
-    def _chunks(self, event: TokenEvent, sent: SentChoice, events: Sequence[Event]) -> list[Frame]:
+    def _chunks(
+        self, event: TokenEvent, sent: SentChoice, events: Sequence[Event]
+    ) -> list[StreamFrame]:
         """Return one chunk for each event; the first one has what is told of the token."""
         frames = []
         for number, each in enumerate(events):
@@ -238,7 +240,7 @@ class OpenAiReply(Reply):
         swarm: Fields,
         logprobs: Fields | None = None,
         finish_reason: str | None = None,
-    ) -> Frame:
+    ) -> StreamFrame:
         choice = {
             "index": index,
             **self.shape.part(event, sent),

@@ -11,7 +11,7 @@ from swarm.dialogue.events import Event
 from swarm.gateway.errors import ErrorReply
 from swarm.gateway.requests import Body
 from swarm.gateway.service import EndEvent, TokenEvent
-from swarm.gateway.sse import COMMENT, EVENT_STREAM, Frame
+from swarm.gateway.sse import COMMENT, EVENT_STREAM, StreamFrame
 from swarm.outputs import Generation
 from swarm.request import MAX_STOP_CHARS
 
@@ -85,24 +85,24 @@ class Reply(ABC):
     def whole(self, generations: Sequence[Generation]) -> dict[str, Any]:
         """Return the whole reply: all requested texts, in order."""
 
-    def opened(self) -> list[Frame]:
+    def opened(self) -> list[StreamFrame]:
         """Return what a stream begins with."""
         return []
 
     @abstractmethod
-    def token(self, event: TokenEvent) -> list[Frame]:
+    def token(self, event: TokenEvent) -> list[StreamFrame]:
         """Return what one token of a text adds to a stream."""
 
     @abstractmethod
-    def ended(self, event: EndEvent) -> list[Frame]:
+    def ended(self, event: EndEvent) -> list[StreamFrame]:
         """Return what the end of a text adds to a stream."""
 
     @abstractmethod
-    def closed(self, generations: Sequence[Generation]) -> list[Frame]:
+    def closed(self, generations: Sequence[Generation]) -> list[StreamFrame]:
         """Return what a stream ends with."""
 
     @abstractmethod
-    def failed(self, error: ErrorReply) -> list[Frame]:
+    def failed(self, error: ErrorReply) -> list[StreamFrame]:
         """Return what a stream ends with that fails."""
 
 

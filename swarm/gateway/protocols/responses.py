@@ -14,7 +14,7 @@ from swarm.gateway.protocols.protocol import Answer, Protocol, Reply, ReplyTerms
 from swarm.gateway.protocols.responses_fields import as_chat
 from swarm.gateway.requests import Body, ChatBody
 from swarm.gateway.service import EndEvent, TokenEvent
-from swarm.gateway.sse import Frame, ServerEvent
+from swarm.gateway.sse import ServerEvent, StreamFrame
 from swarm.gateway.validation import validated
 from swarm.outputs import Generation
 
@@ -56,7 +56,7 @@ class OpenAiResponses(Protocol):
         return ResponsesReply(body, terms, self._fields)
 
 
-class Item:
+class ResponseItem:
     """One item of a response: thoughts, a message or a call.
 
     Attributes:
@@ -123,7 +123,7 @@ class ResponsesReply(Reply):
         self._id = f"resp_{secrets.token_hex(12)}"
         self._created = int(time.time())
         self._answer: Answer | None = None
-        self._items: list[Item] = []
+        self._items: list[ResponseItem] = []
         self._number = 0  # of the next event
         self._thought_tokens = 0
 
@@ -139,43 +139,43 @@ class ResponsesReply(Reply):
         self._take(self._answer.end())
         return self._response(generation)
 
-    def opened(self) -> list[Frame]:
+    def opened(self) -> list[StreamFrame]:
         return [
             self._event("response.created", response=self._response()),
             self._event("response.in_progress", response=self._response()),
         ]
 
-    def token(self, event: TokenEvent) -> list[Frame]:
+    def token(self, event: TokenEvent) -> list[StreamFrame]:
         return self._push(event.piece.text)
 
-    def ended(self, event: EndEvent) -> list[Frame]:
+    def ended(self, event: EndEvent) -> list[StreamFrame]:
         assert self._answer is not None
         frames = [*self._take(self._answer.end()), *self._close()]
         response = self._response(event.generation)
         return [*frames, self._event(f"response.{response['status']}", response=response)]
 
-    def closed(self, generations: Sequence[Generation]) -> list[Frame]:
+    def closed(self, generations: Sequence[Generation]) -> list[StreamFrame]:
         return []
 
-    def failed(self, error: ErrorReply) -> list[Frame]:
+    def failed(self, error: ErrorReply) -> list[StreamFrame]:
         told = {"code": error.code or "server_error", "message": error.message}
         response = {**self._response(), "status": "failed", "error": told}
         return [self._event("response.failed", response=response)]
 
-    def _push(self, text: str) -> list[Frame]:
+    def _push(self, text: str) -> list[StreamFrame]:
         assert self._answer is not None
         events = self._answer.push(text)
         self._thought_tokens += any(isinstance(event, Reasoning) for event in events)
         return self._take(events)
 
-    def _take(self, events: Sequence[Event]) -> list[Frame]:
-        frames: list[Frame] = []
+    def _take(self, events: Sequence[Event]) -> list[StreamFrame]:
+        frames: list[StreamFrame] = []
         for event in events:
             kind = CallBegun if isinstance(event, CallArguments) else type(event)
             last = self._items[-1] if self._items else None
             if last is None or isinstance(event, CallBegun) or kind is not last.kind:
                 frames += self._close()
-                frames += self._open(Item(event, len(self._items)))
+                frames += self._open(ResponseItem(event, len(self._items)))
             if not isinstance(event, CallBegun):
                 item = self._items[-1]
                 item.add(event.text)
@@ -185,7 +185,7 @@ class ResponsesReply(Reply):
                 )
         return frames
 
-    def _open(self, item: Item) -> list[Frame]:
+    def _open(self, item: ResponseItem) -> list[StreamFrame]:
         self._items.append(item)
         added = self._event(
             "response.output_item.added",
@@ -196,7 +196,7 @@ class ResponsesReply(Reply):
             return [added]
         return [added, self._of_item("response.content_part.added", item, part=item.part)]
 
-    def _close(self) -> list[Frame]:
+    def _close(self) -> list[StreamFrame]:
         """Return the events that end the last item, if there is one."""
         if not self._items:
             return []
@@ -211,11 +211,11 @@ class ResponsesReply(Reply):
         ended = {"output_index": item.index, "item": item.fields()}
         return [*frames, self._event("response.output_item.done", **ended)]
 
-    def _of_item(self, kind: str, item: Item, **fields: Any) -> Frame:
+    def _of_item(self, kind: str, item: ResponseItem, **fields: Any) -> StreamFrame:
         place = {} if item.kind is CallBegun else {"content_index": 0}
         return self._event(kind, item_id=item.id, output_index=item.index, **place, **fields)
 
-    def _event(self, kind: str, **fields: Any) -> Frame:
+    def _event(self, kind: str, **fields: Any) -> StreamFrame:
         number, self._number = self._number, self._number + 1
         return ServerEvent({"type": kind, "sequence_number": number, **fields}, kind)
 
@@ -252,7 +252,7 @@ class ResponsesReply(Reply):
         }
 
 
-def _delta(item: Item) -> str:
+def _delta(item: ResponseItem) -> str:
     """Return the name of the events that carry an item's text."""
     names = {Reasoning: "reasoning_text", Text: "output_text", CallBegun: "function_call_arguments"}
     return f"response.{names[item.kind]}"

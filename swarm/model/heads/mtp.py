@@ -34,7 +34,7 @@ FULL_ATTENTION = "full_attention"
 
 
 @dataclass(frozen=True)
-class Layout:
+class MtpLayout:
     """Where the parts of such a layer lie: names of modules, ``{N}`` is the number of layers.
 
     Attributes:
@@ -47,7 +47,7 @@ class Layout:
     fc: str
     norm: str
 
-    def at(self, layers: int, prefix: str) -> "Layout":
+    def at(self, layers: int, prefix: str) -> "MtpLayout":
         """Return the same with the names of a model of so many layers.
 
         Args:
@@ -56,18 +56,18 @@ class Layout:
         names = {
             key: prefix + value.replace("{N}", str(layers)) for key, value in vars(self).items()
         }
-        return Layout(**names)
+        return MtpLayout(**names)
 
 
 LAYOUTS = (
-    Layout(
+    MtpLayout(
         layer="layers.{N}",
         embedding_norm="layers.{N}.enorm",
         feature_norm="layers.{N}.hnorm",
         fc="layers.{N}.eh_proj",
         norm="layers.{N}.shared_head.norm",
     ),
-    Layout(
+    MtpLayout(
         layer="mtp.layers.0",
         embedding_norm="mtp.pre_fc_norm_embedding",
         feature_norm="mtp.pre_fc_norm_hidden",
@@ -120,7 +120,7 @@ def mtp_head(target: Checkpoint) -> FeatureHead:
     )
 
 
-def find_mtp(target: Checkpoint) -> Layout:
+def find_mtp(target: Checkpoint) -> MtpLayout:
     """Return the layout of the layer that the checkpoint has, and where its parts lie.
 
     Raises:

@@ -26,7 +26,7 @@ LAYER = re.compile(r"(?:[^.]*\.)*?[0-9]+\.")  # the beginning of a name up to it
 log = logging.getLogger(__name__)
 
 
-class Shard:
+class HubShard:
     """A safetensors file on the hub, and a local file with parts of it. Any thread may use it."""
 
     def __init__(self, model: str, remote: RemoteFile, path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from swarm.network.links.link import LinkClosed
 from swarm.wire.codec import WireError
-from swarm.wire.messages import Message
+from swarm.wire.messages import WireMessage
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Arrival:
     """
 
     peer_id: str
-    message: Message | LinkClosed | WireError
+    message: WireMessage | LinkClosed | WireError
     at: float
     nbytes: int = 0
 

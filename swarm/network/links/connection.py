@@ -10,7 +10,7 @@ from swarm.network.links.link import Link, LinkClosed
 from swarm.util.tasks import end, within
 from swarm.wire.codec import WireError
 from swarm.wire.fields import SessionId
-from swarm.wire.messages import Message, Ping, Pong
+from swarm.wire.messages import Ping, Pong, WireMessage
 
 PING_TIMEOUT_S = 3.0
 
@@ -58,7 +58,7 @@ class Connection:
     def unsubscribe(self, session: SessionId) -> None:
         self._inboxes.pop(session, None)
 
-    async def send(self, message: Message) -> int:
+    async def send(self, message: WireMessage) -> int:
         """Send and return the size in bytes. Raises `LinkClosed`."""
         return await self.link.send(message)
 
@@ -111,7 +111,7 @@ class Connection:
                 inbox.put_last(Arrival(self.peer_id, ended, self._clock()))
         await self.link.close()
 
-    def _deliver(self, message: Message, nbytes: int) -> None:
+    def _deliver(self, message: WireMessage, nbytes: int) -> None:
         """Deliver without waiting: an unread session must not delay pings and other sessions."""
         if isinstance(message, Pong):
             answered = self._pings.get(message.nonce)

@@ -16,7 +16,7 @@ from typing import ClassVar
 from swarm.errors import SwarmUnavailable
 from swarm.util.tasks import end, within
 from swarm.wire.codec import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, WireError, decode, encode
-from swarm.wire.messages import Message
+from swarm.wire.messages import WireMessage
 
 CONNECT_TIMEOUT_S = 5.0
 SEND_TIMEOUT_S = 10.0  # a reader that takes nothing for this long is taken as gone
@@ -118,7 +118,7 @@ class Link(abc.ABC):
     def _is_shut(self) -> bool:
         """Whether the transport reports that it is closed."""
 
-    async def send(self, message: Message) -> int:
+    async def send(self, message: WireMessage) -> int:
         """Send one message and return its size in bytes; waits while the other side is slow.
 
         Raises:
@@ -126,7 +126,7 @@ class Link(abc.ABC):
         """
         return await self.send_bytes(encode(message, self.version))
 
-    async def receive(self) -> Message:
+    async def receive(self) -> WireMessage:
         """Return the next message.
 
         Raises:
@@ -157,7 +157,7 @@ class Link(abc.ABC):
         """All messages until the link is closed."""
         return self
 
-    async def __anext__(self) -> Message:
+    async def __anext__(self) -> WireMessage:
         try:
             return await self.receive()
         except LinkClosed:

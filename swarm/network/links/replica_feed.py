@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from swarm.network.links.link import LinkClosed
 from swarm.util.tasks import end
-from swarm.wire.messages import Frame, Message
+from swarm.wire.messages import Frame, WireMessage
 
 # tokens that wait for a slow link, beside the first frames; with more the feed is given up
 MAX_BEHIND_TOKENS = 512
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 class Sender(Protocol):
     """Something that takes messages."""
 
-    def send(self, message: Message) -> Awaitable[int]:
+    def send(self, message: WireMessage) -> Awaitable[int]:
         """Raises `LinkClosed`."""
         ...
 

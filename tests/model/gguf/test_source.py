@@ -10,7 +10,7 @@ import torch
 from helpers.gguf_files import NAMES, Q4_0, Q4_K, Q8_0, Content, convert
 from helpers.local_chain import Chain, assert_equal_logits, tokens, whole_logits
 from helpers.models import ARCHITECTURES, EXPERTS, LAYERS, Architecture
-from peers.compute.memory import Needs
+from peers.compute.memory import MemoryNeeds
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.gguf.architectures import ARCHITECTURES as READ
 from swarm.model.span import Span
@@ -71,7 +71,7 @@ def test_layers_stay_packed_in_the_memory_that_is_announced(
     wide = {"hidden_size": 256, "intermediate_size": 256, "moe_intermediate_size": 96}
     content, _ = convert(tiny(name, **wide, head_dim=32).save(tmp_path / "plain"), kind)
     checkpoint = Checkpoint.open(str(content.write(tmp_path / "m.gguf")))
-    needs = Needs.of(checkpoint, dtype, torch.device("cpu"))
+    needs = MemoryNeeds.of(checkpoint, dtype, torch.device("cpu"))
     for first, last in ((0, 1), (1, LAYERS)):
         span = Span.load(checkpoint, first, last, dtype=dtype)
         assert needs.weights(first, last) == pytest.approx(span.nbytes, rel=0.02)

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, FineGrainedFP8Config, Mxfp4Config
 from helpers.local_chain import Chain, assert_equal_logits, tokens, whole_logits
 from helpers.models import LAYERS, Architecture
 from helpers.published import GPT_OSS, LLAMA4, PUBLISHED, Published, publish
-from peers.compute.memory import Needs
+from peers.compute.memory import MemoryNeeds
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.folder import look
 from swarm.model.span import Span
@@ -99,7 +99,7 @@ def test_memory_is_known_before_anything_is_loaded(
     published = GPT_OSS if name == "gpt-oss" else PUBLISHED[name]
     folder, _ = publish(architecture, published, tmp_path)
     checkpoint = Checkpoint.open(str(folder))
-    needs = Needs.of(checkpoint, dtype, torch.device("cpu"))
+    needs = MemoryNeeds.of(checkpoint, dtype, torch.device("cpu"))
     for first, last in ((0, 2), (2, LAYERS)):
         span = Span.load(checkpoint, first, last, dtype=dtype)
         assert span.dtype == dtype

@@ -32,7 +32,7 @@ from swarm.network.links.websocket import PATH, WebSockets
 from swarm.wire import handshake as said
 from swarm.wire.codec import PROTOCOL_VERSION, encode, unpack
 from swarm.wire.handshake import Hello, Introduction, LocalMember, Welcome
-from swarm.wire.messages import Behalf, Message, Ping, Pong
+from swarm.wire.messages import Behalf, Ping, Pong, WireMessage
 
 PRIVATE = Network("test", key=b"k" * 32)
 
@@ -359,7 +359,7 @@ async def test_a_gateway_says_for_how_many_it_asks_to_those_who_know_of_that(
     versions, told, monkeypatch
 ) -> None:
     """A peer of the version before is spoken with as ever."""
-    heard: list[Message] = []
+    heard: list[WireMessage] = []
 
     async def serve(link: Link) -> None:
         async for message in link:

@@ -29,7 +29,7 @@ from swarm.network.links.websocket import PATH
 from swarm.util.tasks import LATE_S
 from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError, encode
 from swarm.wire.faults import FaultCode
-from swarm.wire.messages import Fault, Message, Ping, Pong
+from swarm.wire.messages import Fault, Ping, Pong, WireMessage
 
 NOBODY = Identity.generate().peer_id
 
@@ -179,7 +179,7 @@ async def test_an_emulated_delay_holds_messages_back_and_keeps_their_order(delay
 
 
 async def test_closing_ends_both_ends_and_may_be_repeated() -> None:
-    read: list[Message] = []
+    read: list[WireMessage] = []
     left = asyncio.Event()
 
     async def keep(link: Link) -> None:

@@ -10,14 +10,14 @@ import pytest
 from helpers.loopback import eventually, soon, tokens_frame
 from swarm.network.links.link import LinkClosed
 from swarm.network.links.replica_feed import MAX_BEHIND_TOKENS, ReplicaFeed
-from swarm.wire.messages import Frame, Message
+from swarm.wire.messages import Frame, WireMessage
 
 
 @dataclass
 class Line:
     """What frames are sent to; while `free` is not set it takes none."""
 
-    sent: list[Message] = field(default_factory=list)
+    sent: list[WireMessage] = field(default_factory=list)
     free: asyncio.Event = field(default_factory=asyncio.Event)
     connected: bool = True
     broken: bool = False
@@ -28,7 +28,7 @@ class Line:
             raise LinkClosed("nowhere", "it does not answer")
         return self
 
-    async def send(self, message: Message) -> int:
+    async def send(self, message: WireMessage) -> int:
         await self.free.wait()
         if self.broken:
             raise LinkClosed("somewhere", "it was lost")

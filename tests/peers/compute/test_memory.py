@@ -15,7 +15,7 @@ from peers.compute.memory import (
     DeviceMemory,
     DoesNotFit,
     MemoryBudget,
-    Needs,
+    MemoryNeeds,
 )
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
@@ -24,7 +24,7 @@ from swarm.wire.token_tree import Placement
 
 CPU = torch.device("cpu")
 MB = 1 << 20
-NEEDS = Needs(
+NEEDS = MemoryNeeds(
     head_bytes=7 * MB,
     layer_bytes=(10 * MB,) * 8,
     entry_bytes=5 * MB,
@@ -37,7 +37,9 @@ NEEDS = Needs(
 )
 
 
-def room(has_bytes: int, cache_tokens: int | None = None, needs: Needs = NEEDS) -> MemoryBudget:
+def room(
+    has_bytes: int, cache_tokens: int | None = None, needs: MemoryNeeds = NEEDS
+) -> MemoryBudget:
     return MemoryBudget("model", DeviceMemory(CPU), needs, has_bytes, cache_tokens)
 
 
@@ -47,7 +49,7 @@ def test_needs_are_what_spans_take(name: str, tmp_path: Path) -> None:
     checkpoint = Checkpoint.open(str(tmp_path))
     cut = 2 if name == "glm_moe_dsa_shared" else 1  # others share what layer 0 chooses
     for first, last, dtype in ((0, 2, torch.float32), (cut, LAYERS, torch.bfloat16)):
-        needs = Needs.of(checkpoint, dtype, CPU)
+        needs = MemoryNeeds.of(checkpoint, dtype, CPU)
         span = Span.load(checkpoint, first, last, dtype=dtype)
         assert needs.weights(first, last) == pytest.approx(span.nbytes, rel=0.02)
         if not span.recurrent:
@@ -59,7 +61,7 @@ def test_needs_are_what_spans_take(name: str, tmp_path: Path) -> None:
 def test_needs_of_layers_that_keep_states(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     RECURRENT[name].save(tmp_path)
     checkpoint = Checkpoint.open(str(tmp_path))
-    needs = Needs.of(checkpoint, dtype, CPU)
+    needs = MemoryNeeds.of(checkpoint, dtype, CPU)
     for layers in ((0, 2), (1, LAYERS)):
         span = Span.load(checkpoint, *layers, dtype=dtype)
         assert needs.cached(*layers) >= span.nbytes_per_token  # more of layers of experts alone
@@ -91,7 +93,7 @@ def session_bytes(span: Span, frames: int) -> int:
 @pytest.mark.parametrize("name", UNSUPPORTED)
 def test_needs_of_what_is_refused_later_are_no_error(name: str, tmp_path: Path) -> None:
     ARCHITECTURES[name].save(tmp_path)
-    assert Needs.of(Checkpoint.open(str(tmp_path)), torch.float32, CPU).cached(0, LAYERS) > 0
+    assert MemoryNeeds.of(Checkpoint.open(str(tmp_path)), torch.float32, CPU).cached(0, LAYERS) > 0
 
 
 def test_a_batch_takes_the_experts_that_its_tokens_choose(tmp_path: Path) -> None:
@@ -103,7 +105,7 @@ def test_a_batch_takes_the_experts_that_its_tokens_choose(tmp_path: Path) -> Non
     needs = []
     for architecture, folder in ((few, tmp_path / "few"), (many, tmp_path / "many")):
         architecture.save(folder)
-        needs.append(Needs.of(Checkpoint.open(str(folder)), torch.float32, CPU))
+        needs.append(MemoryNeeds.of(Checkpoint.open(str(folder)), torch.float32, CPU))
     assert needs[1].layer_bytes[0] > 3 * needs[0].layer_bytes[0]
     assert needs[1].batch_bytes == needs[0].batch_bytes
 
@@ -116,7 +118,7 @@ def test_so_many_layers_fit_wherever_they_lie() -> None:
 
 
 def test_a_heavier_layer_anywhere_counts() -> None:
-    needs = Needs(**{**vars(NEEDS), "layer_bytes": (10 * MB,) * 7 + (100 * MB,)})
+    needs = MemoryNeeds(**{**vars(NEEDS), "layer_bytes": (10 * MB,) * 7 + (100 * MB,)})
     with pytest.raises(DoesNotFit):
         room(60 * MB, needs=needs).capacity()
 

@@ -27,7 +27,6 @@ from swarm.wire.messages import (
     Cancel,
     Close,
     Fault,
-    Message,
     Mirror,
     Opened,
     Ping,
@@ -36,6 +35,7 @@ from swarm.wire.messages import (
     Progress,
     Reroute,
     Result,
+    WireMessage,
 )
 
 MIDDLE, HIDDEN = 2, 32
@@ -51,7 +51,7 @@ def upper(tiny: Checkpoint) -> Span:
     return Span.load(tiny, MIDDLE, LAYERS)
 
 
-def unknown(answer: Message) -> bool:
+def unknown(answer: WireMessage) -> bool:
     return isinstance(answer, Fault) and answer.code == FaultCode.NO_SESSION
 
 

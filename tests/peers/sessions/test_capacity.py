@@ -28,7 +28,7 @@ from swarm.model.span import Span
 from swarm.network.links.link import Link
 from swarm.util.rates import Rate
 from swarm.wire.faults import FaultCode
-from swarm.wire.messages import Close, Fault, Message, Opened, Result
+from swarm.wire.messages import Close, Fault, Opened, Result, WireMessage
 
 MIDDLE = 2
 # no client opens so many so fast
@@ -40,11 +40,11 @@ def spans(tiny: Checkpoint) -> tuple[Span, Span]:
     return Span.load(tiny, 0, MIDDLE), Span.load(tiny, MIDDLE, LAYERS)
 
 
-async def hear(link: Link, count: int) -> list[Message]:
+async def hear(link: Link, count: int) -> list[WireMessage]:
     return [await soon(link.receive()) for _ in range(count)]
 
 
-async def send(link: Link, messages: Iterable[Message]) -> None:
+async def send(link: Link, messages: Iterable[WireMessage]) -> None:
     for message in messages:
         await link.send(message)
 

@@ -25,10 +25,10 @@ from swarm.wire.messages import (
     Fault,
     Frame,
     Hop,
-    Message,
     Reroute,
     Rerouted,
     Result,
+    WireMessage,
 )
 from swarm.wire.tensors import MAX_FRAME_TOKENS
 from swarm.wire.token_tree import Placement, TokenTree
@@ -228,7 +228,7 @@ async def test_a_peer_that_is_lost_while_it_is_given_what_was_kept_gets_no_more_
         link = await each.links.to(each.other_hop)
         send, sent = link.send, 0
 
-        async def break_down(message: Message) -> int:
+        async def break_down(message: WireMessage) -> int:
             nonlocal sent
             sent += 1
             if sent == 3:

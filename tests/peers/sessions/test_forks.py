@@ -35,11 +35,11 @@ from swarm.wire.messages import (
     Close,
     Fault,
     Frame,
-    Message,
     Opened,
     Refine,
     Refined,
     Result,
+    WireMessage,
 )
 
 SOURCE, OTHER, THIRD = session_id(), session_id(1), session_id(2)
@@ -62,7 +62,7 @@ async def begin(link: Link, fingerprint: str, **fields: Any) -> None:
     await link.send(Cancel(session=SOURCE, epoch=1))
 
 
-async def forked(link: Link, fingerprint: str, **fields: Any) -> Message:
+async def forked(link: Link, fingerprint: str, **fields: Any) -> WireMessage:
     return await ask(link, opening(fingerprint, 0, LAYERS, **({"session": OTHER} | fields)))
 
 

@@ -21,7 +21,7 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.network.links.link import LinkClosed
 from swarm.wire.faults import FaultCode
-from swarm.wire.messages import Fault, Hop, Message, Opened
+from swarm.wire.messages import Fault, Hop, Opened, WireMessage
 from swarm.wire.token_tree import MAX_TAIL
 
 FINGERPRINT = "0" * 32
@@ -38,9 +38,9 @@ class FakeLink:
     closed: bool = False
     bytes_sent: int = 0
     bytes_received: int = 0
-    sent: list[Message] = field(default_factory=list)
+    sent: list[WireMessage] = field(default_factory=list)
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: WireMessage) -> None:
         self.sent.append(message)
 
     async def close(self) -> None:
@@ -49,7 +49,7 @@ class FakeLink:
     def __aiter__(self) -> "FakeLink":
         return self
 
-    async def __anext__(self) -> Message:
+    async def __anext__(self) -> WireMessage:
         await asyncio.Event().wait()
         raise StopAsyncIteration
 

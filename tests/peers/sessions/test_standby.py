@@ -33,12 +33,12 @@ from swarm.wire.faults import FaultCode
 from swarm.wire.messages import (
     Close,
     Fault,
-    Message,
     Mirror,
     Probe,
     Progress,
     Reroute,
     Rerouted,
+    WireMessage,
 )
 
 LAST = 12  # serial of the last token of LOST
@@ -88,7 +88,7 @@ def held(stage: Stage) -> tuple[list[int], list[int], int, int]:
     )
 
 
-async def take_over(client: Chain, place: int, new: Stage, epoch: int = 1) -> Message:
+async def take_over(client: Chain, place: int, new: Stage, epoch: int = 1) -> WireMessage:
     """Let a peer that stands by take its place. What the peer before it says."""
     client.stages[place] = new
     before = client.stages[place - 1].link
