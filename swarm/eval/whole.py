@@ -1,12 +1,12 @@
 """A whole target in this process, in the place of a chain of peers."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from swarm.decoding.windows import Window
 from swarm.eval.layer_outputs import layer_outputs
-from swarm.model.anatomy import find_layers
+from swarm.model.anatomy import layers_of
 
 
 class Whole:
@@ -27,10 +27,7 @@ class Whole:
     ) -> tuple[Tensor, Tensor]:
         """Return what `answer` does, and outputs ``[tail, layers, hidden]``: of the tapped layers,
         or else of the last one."""
-        config = self.model.config.get_text_config(decoder=True)
-        layers = self.model.get_submodule(find_layers(self.model, "the target", config))
-        assert isinstance(layers, nn.ModuleList)
-        with layer_outputs(layers, taps) as outputs:
+        with layer_outputs(layers_of(self.model), taps) as outputs:
             logits = self.answer(window)
         return logits, outputs.stacked[len(window.tokens) - window.tail :]
 

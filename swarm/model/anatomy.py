@@ -331,6 +331,14 @@ def find_layers(model: PreTrainedModel, model_name: str, config: PreTrainedConfi
     raise UnsupportedModel(model_name, f"it has no list of {num_layers} decoder layers")
 
 
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """Return the layers of a whole model's decoder. Raises UnsupportedModel if it has none."""
+    config = model.config.get_text_config(decoder=True)
+    layers = model.get_submodule(find_layers(model, "the model", config))
+    assert isinstance(layers, nn.ModuleList)  # no other is looked for
+    return layers
+
+
 def _config_around(model: nn.Module, name: str) -> Any:
     """Return the configuration of the nearest module around one that has one."""
     while name := name.rpartition(".")[0]:

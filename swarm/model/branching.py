@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from swarm.decoding.drafting.tree import TreeReader
-from swarm.model.anatomy import find_layers
+from swarm.model.anatomy import layers_of
 from swarm.model.attention import PACKED, running
 from swarm.model.cache import KVCache, PackedCache
 from swarm.model.device import upload
@@ -102,10 +102,7 @@ class BranchingModel:
     @property
     def layers(self) -> nn.ModuleList:
         """The decoder's layers, for hooks."""
-        config = self._model.config.get_text_config(decoder=True)
-        found = self._model.get_submodule(find_layers(self._model, "the model", config))
-        assert isinstance(found, nn.ModuleList)  # no other is looked for
-        return found
+        return layers_of(self._model)
 
     def reader(self) -> TreeReader:
         """Return a reader with its own, empty cache."""
