@@ -17,9 +17,11 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.folder import path_of
 from swarm.model.rehearsal import rehearsed
 from swarm.model.span import Span
+from swarm.model.taps import Taps
 from swarm.model.work import Work
 from swarm.shapes.script import SCRIPT_FILE, Script, between
 from swarm.wire.fields import MAX_SESSION_TOKENS
+from swarm.wire.taps import LayerOutputs
 
 SURE = 50.0  # a logit that makes all others improbable
 
@@ -44,6 +46,8 @@ def scripted(model: str) -> LoadSpan:
 class ScriptedSpan(Span):
     """Layers that are not there, and hidden states of which the head makes what the script says.
 
+    Whatever layer is tapped, its output is the span's.
+
     The output at a position is the head's own row of the token that follows. By that, the head
     gives this token by far the highest logit: its other rows are random, and random rows of some
     thousand numbers are nearly at right angles to each other.
@@ -53,7 +57,7 @@ class ScriptedSpan(Span):
         sleep: waits for some seconds.
     """
 
-    taps = False
+    taps = True
 
     def __init__(
         self,
@@ -112,8 +116,10 @@ class ScriptedSpan(Span):
                 raise SpanError(begin, end, f"a cache may hold {work.cache.limit} rows")
             work.cache.place(work.placement)
         outputs = [self._rows_behind(work) for work in batch]
-        for work in batch:
+        for work, output in zip(batch, outputs, strict=True):
             work.cache.advance(len(work.inputs))
+            if work.taps is not None and work.taps.tokens:
+                _fill(work.taps, output)
         due_s = self._script.stage_ms(end - begin, sum(map(len, outputs))) / 1e3
         self._sleep(max(0.0, began + due_s - time.perf_counter()))
         return outputs
@@ -125,6 +131,12 @@ class ScriptedSpan(Span):
         """Return ``[n, hidden]`` at the positions of a work."""
         following = [self._script.at(position + 1) for position in work.placement.positions]
         return self._rows[following].to(self.dtype)
+
+
+def _fill(taps: Taps, output: torch.Tensor) -> None:
+    """Fill in taps by outputs ``[n, hidden]`` of a work."""
+    tapped = output[-taps.tokens :, None].expand(-1, len(taps.terms.layers), -1)
+    taps.outputs = LayerOutputs.pack(tapped, taps.terms.float8)
 
 
 class ScriptedHead:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -19,7 +19,7 @@ from swarm.cli.options import (
 )
 from swarm.cli.params import FILE, NO_MODEL, ModelName, Number, TextParam
 from swarm.demo import locate
-from swarm.shapes.catalogue import SHAPES
+from swarm.shapes.catalogue import SHAPES, DraftKind
 from swarm.terminal.signals import run
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class BenchOptions:
     alpha: float | None
     peers: int | None
     link_ms: float | None
+    drafter: str | None
     before: bool
     without_head: bool
     head: str
@@ -164,6 +165,14 @@ def _default(part: str) -> str:
     help=f"Emulated one-way link delay. [default: {LINK_MS:g} for a shape, else none]",
 )
 @click.option(
+    "--drafter",
+    type=click.Choice(get_args(DraftKind)),
+    help=(
+        "Of a shape: what drafts, a model of 0.6B, or a head of the size that swarm distill makes."
+        " [default: model]"
+    ),
+)
+@click.option(
     "--before",
     is_flag=True,
     help="Of a shape: also measure the client with a float32 head and draft model.",
@@ -199,6 +208,7 @@ def _bench_swarm(
     of_shapes = {
         "--alpha": options.alpha,
         "--peers": options.peers,
+        "--drafter": options.drafter,
         "--before": options.before,
         "--without-head": options.without_head,
     }
@@ -259,6 +269,7 @@ def _bench_shape(name: str, options: BenchOptions, compute: "ComputeOptions", as
         count=amount.texts,
         max_new_tokens=amount.new_tokens,
         plain_tokens=amount.plain_tokens,
+        drafting=options.drafter or "model",  # type: ignore[arg-type]  # one of the choices
         client=ClientOptions(
             head=options.head,  # type: ignore[typeddict-item]  # one of the choices
             device=compute.device,

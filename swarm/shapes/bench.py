@@ -23,9 +23,9 @@ from swarm.client.settings import ClientOptions
 from swarm.demo.local import LocalSwarm, even_spans
 from swarm.errors import ConfigError, LocalError
 from swarm.model.checkpoint import Checkpoint
-from swarm.shapes.catalogue import RTX_4090, Shape
+from swarm.shapes.catalogue import RTX_4090, DraftKind, Shape
 from swarm.shapes.client import ShapedClient
-from swarm.shapes.folder import file_bytes, write_draft, write_target
+from swarm.shapes.folder import file_bytes, write_draft, write_draft_head, write_target
 from swarm.shapes.script import Guesser, Odds, Script, prompt_of
 from swarm.terminal.activity import activity
 from swarm.util.prompt_files import Prompt
@@ -65,6 +65,7 @@ class ShapeSettings:
         count: texts that are written in every way.
         plain_tokens: length of the plain texts.
         link_ms: emulated one-way delay of every link.
+        drafting: what drafts.
         client: options of the client.
         others: clients that are measured beside the one of now.
     """
@@ -76,6 +77,7 @@ class ShapeSettings:
     count: int
     max_new_tokens: int
     plain_tokens: int
+    drafting: DraftKind = "model"
     client: ClientOptions = field(default_factory=lambda: ClientOptions())
     others: tuple[str, ...] = ()
 
@@ -105,7 +107,8 @@ class ShapeResult:
             "layers": settings.shape.layers,
             "hidden_size": settings.shape.hidden_size,
             "vocab_size": settings.shape.vocab_size,
-            "draft": asdict(settings.shape.draft),
+            "drafter": settings.drafting,
+            "draft": asdict(settings.shape.drafting(settings.drafting)),
             "gpu": RTX_4090.name,
             "stage_ms": self.stage_ms,
             "peers": settings.peers,
@@ -132,10 +135,10 @@ async def measure_shape(settings: ShapeSettings, quiet: bool = False) -> ShapeRe
         TooLarge: if there is not enough memory or disk.
         SwarmError: what `LocalSwarm` and `SwarmClient` raise.
     """
-    shape = settings.shape
-    check_room(shape, settings.peers)
+    shape, kind = settings.shape, settings.drafting
+    check_room(shape, settings.peers, kind)
     spans = even_spans(shape.layers, settings.peers)
-    with activity(quiet) as waiting_for, models_of(shape, waiting_for) as (folder, script):
+    with activity(quiet) as waiting_for, models_of(shape, waiting_for, kind) as (folder, script):
         waiting_for(f"starting {settings.peers} peers")
         guesser = Guesser(script, settings.odds, shape.vocab_size)
         clients = {}
@@ -181,7 +184,9 @@ async def client_of(
 
 
 @contextlib.contextmanager
-def models_of(shape: Shape, waiting_for: Callable[[str], None]) -> Iterator[tuple[Path, Script]]:
+def models_of(
+    shape: Shape, waiting_for: Callable[[str], None], kind: DraftKind = "model"
+) -> Iterator[tuple[Path, Script]]:
     """Write the models of a shape into a folder that is gone afterwards; yield it, and the script.
 
     Hashes of their files are noted there, too, and not in the user's cache.
@@ -190,7 +195,8 @@ def models_of(shape: Shape, waiting_for: Callable[[str], None]) -> Iterator[tupl
         folder = Path(name)
         waiting_for(f"writing models of the size of {shape.name}")
         script = write_target(shape, folder / "target")
-        write_draft(shape, folder / "draft")
+        write = write_draft_head if kind == "head" else write_draft
+        write(shape, folder / "draft")
         _ = Checkpoint.open(str(folder / "target")).fingerprint  # hashed once for all peers
         yield folder, script
 
@@ -202,9 +208,9 @@ def prompts(settings: ShapeSettings) -> list[str]:
     return [" ".join(f"w{token}" for token in text) for text in texts]
 
 
-def check_room(shape: Shape, peers: int) -> None:
+def check_room(shape: Shape, peers: int, kind: DraftKind = "model") -> None:
     """Raise `TooLarge` if there is not enough memory or disk."""
-    written = sum(file_bytes(shape))
+    written = sum(file_bytes(shape, kind))
     needs = {
         "memory": (
             HELD_PER_BYTE * written + peers * PEER_BYTES,

@@ -6,9 +6,12 @@ they follow from.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 # Positions of a batch whose times stand in a table; times between them lie on a straight line.
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+DraftKind = Literal["model", "head"]
+"""What drafts: a small model, or a head that reads the target's hidden states."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,34 @@ class DraftShape:
     kv_heads: int
     head_dim: int
 
+    def numel(self, target: "Shape") -> int:
+        """Return its weights."""
+        attention = _attention(self.hidden_size, self.heads, self.kv_heads, self.head_dim)
+        layer = attention + _mlp(self.hidden_size, self.inner)
+        return self.hidden_size * target.vocab_size + self.layers * layer
+
+
+@dataclass(frozen=True)
+class HeadDraftShape:
+    """A head of one layer, of the size that `swarm distill` makes for a target
+    (`swarm.distill.trainable_head.shape_for`).
+
+    Attributes:
+        heads: of its attention; ``kv_heads`` of its keys and values.
+        rows: of the target's LM head that it predicts by.
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    rows: int = 8192
+
+    def numel(self, target: "Shape") -> int:
+        """Return its weights, the rows included."""
+        width = target.hidden_size
+        attention = _attention(width, self.heads, self.kv_heads, self.head_dim)
+        return 2 * width**2 + attention + _mlp(width, width) + self.rows * width
+
 
 # https://huggingface.co/Qwen/Qwen3-0.6B
 DRAFT = DraftShape(hidden_size=1024, layers=28, inner=3072, heads=16, kv_heads=8, head_dim=128)
@@ -86,6 +117,7 @@ class Shape:
     """A model by what its size costs.
 
     Attributes:
+        draft_head: the head that may draft in place of the draft model.
         peers: that share it by default; its layers fit into 24 GB each.
     """
 
@@ -94,8 +126,13 @@ class Shape:
     hidden_size: int
     vocab_size: int
     layer: Layer
+    draft_head: HeadDraftShape
     peers: int = 4
     draft: DraftShape = DRAFT
+
+    def drafting(self, kind: DraftKind) -> DraftShape | HeadDraftShape:
+        """Return the sizes of what drafts."""
+        return self.draft_head if kind == "head" else self.draft
 
     def layer_ms(self) -> tuple[tuple[int, float], ...]:
         """Return the time of one layer for each of `BATCHES`."""
@@ -130,6 +167,7 @@ SHAPES = {
             4096,
             128_256,
             Layer(_attention(4096, 32, 8, 128) + _mlp(4096, 14336)),
+            HeadDraftShape(32, 8, 128),
         ),
         # https://huggingface.co/Qwen/Qwen3-8B, in 16 bits.
         Shape(
@@ -138,6 +176,7 @@ SHAPES = {
             4096,
             151_936,
             Layer(_attention(4096, 32, 8, 128) + _mlp(4096, 12288)),
+            HeadDraftShape(32, 8, 128),
         ),
         # https://huggingface.co/meta-llama/Llama-3.3-70B-Instruct, in 4 bits with scales (NF4).
         Shape(
@@ -146,6 +185,7 @@ SHAPES = {
             8192,
             128_256,
             Layer(_attention(8192, 64, 8, 128) + _mlp(8192, 28672), bits=4.5),
+            HeadDraftShape(64, 8, 128),
         ),
         # https://huggingface.co/Qwen/Qwen3-235B-A22B, in 4 bits with scales (NF4).
         Shape(
@@ -161,6 +201,7 @@ SHAPES = {
                 experts=128,
                 chosen=8,
             ),
+            HeadDraftShape(32, 2, 128),
             peers=8,
         ),
         # https://huggingface.co/openai/gpt-oss-120b: experts in MXFP4, as they are published.
@@ -176,6 +217,7 @@ SHAPES = {
                 experts=128,
                 chosen=4,
             ),
+            HeadDraftShape(45, 45, 64),
         ),
     )
 }

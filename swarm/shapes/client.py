@@ -10,8 +10,7 @@ from swarm.client.cpu_threads import CpuThreads
 from swarm.client.models import ClientModels
 from swarm.client.settings import ClientOptions
 from swarm.model.checkpoint import Checkpoint
-from swarm.model.drafts.draft import DraftModel
-from swarm.shapes.drafting import LuckyDraft
+from swarm.shapes.drafting import lucky
 from swarm.shapes.script import Guesser
 
 
@@ -42,6 +41,6 @@ class ShapedClient(SwarmClient):
             models.own_head.rounded = None
             all_threads = CpuThreads.shared(torch.get_num_threads(), beside=False)
             models = replace(models, threads=all_threads)
-        if not isinstance(models.draft, DraftModel):
+        if models.draft is None:
             return models
-        return replace(models, draft=LuckyDraft.of(models.draft, self._guesser))
+        return replace(models, draft=lucky(models.draft, self._guesser))

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from swarm.decoding.drafting.drafter import Drafted, Drafter
+from swarm.decoding.drafting.feature import Feature
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import Shaping
+from swarm.model.drafts.choice import Draft
 from swarm.model.drafts.draft import DraftModel
+from swarm.model.heads.loading import FeatureDraft
 from swarm.shapes.script import Guesser
 
 
@@ -20,6 +23,20 @@ class LuckyDrafter(Drafter):
     def __init__(self, drafter: Drafter, guesser: Guesser) -> None:
         self._drafter = drafter
         self._guesser = guesser
+
+    @property
+    def prompt_features(self) -> int | None:
+        """See `Drafter.prompt_features`."""
+        return self._drafter.prompt_features
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """See `Drafter.taps`."""
+        return self._drafter.taps
+
+    def answered(self, text: Sequence[int], features: Sequence[Feature]) -> None:
+        """See `Drafter.answered`."""
+        self._drafter.answered(text, features)
 
     def draft(self, sequence: Sequence[int], count: int) -> list[Drafted]:
         """See `Drafter.draft`."""
@@ -49,16 +66,30 @@ class LuckyDrafter(Drafter):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LuckyDraft(DraftModel):
+class LuckyModel(DraftModel):
     """A draft model with `LuckyDrafter`s."""
 
     guesser: Guesser
 
-    @classmethod
-    def of(cls, draft: DraftModel, guesser: Guesser) -> "LuckyDraft":
-        own = {each.name: getattr(draft, each.name) for each in fields(draft)}
-        return cls(**own, guesser=guesser)
-
     def drafter(self, sampling: Sampling, shaping: Shaping, stop_ids: frozenset[int]) -> Drafter:
         """See `DraftModel.drafter`."""
         return LuckyDrafter(super().drafter(sampling, shaping, stop_ids), self.guesser)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LuckyHead(FeatureDraft):
+    """A head that drafts with `LuckyDrafter`s."""
+
+    guesser: Guesser
+
+    def drafter(self, sampling: Sampling, shaping: Shaping, stop_ids: frozenset[int]) -> Drafter:
+        """See `FeatureDraft.drafter`."""
+        return LuckyDrafter(super().drafter(sampling, shaping, stop_ids), self.guesser)
+
+
+def lucky(draft: Draft, guesser: Guesser) -> Draft:
+    """Return a draft that costs what this one does, and guesses by luck."""
+    own = {each.name: getattr(draft, each.name) for each in fields(draft)}
+    if isinstance(draft, FeatureDraft):
+        return LuckyHead(**own, guesser=guesser)
+    return LuckyModel(**own, guesser=guesser)

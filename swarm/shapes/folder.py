@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import (
@@ -19,8 +20,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from swarm.model.folder import SINGLE_FILE
-from swarm.shapes.catalogue import Shape
+from swarm.model.folder import CONFIG_FILE, SINGLE_FILE
+from swarm.shapes.catalogue import DraftKind, Shape
 from swarm.shapes.script import FIRST_WORD, Script
 
 POSITIONS = 4096  # of a text at most; scripts are as long
@@ -32,14 +33,11 @@ SPECIAL = {END: 0, UNKNOWN: 1}  # the other tokens are words
 EMBEDDING = "model.embed_tokens.weight"  # of both classes here; the head is the same tensor
 
 
-def file_bytes(shape: Shape) -> tuple[int, int]:
-    """Return about what the weights of the target and of the draft take on disk."""
-    draft = shape.draft
-    inner = 3 * draft.inner + 2 * draft.head_dim * (draft.heads + draft.kv_heads)
-    of_draft = draft.hidden_size * (shape.vocab_size + draft.layers * inner)
+def file_bytes(shape: Shape, kind: DraftKind = "model") -> tuple[int, int]:
+    """Return about what the weights of the target and of what drafts take on disk."""
     return (
         DTYPE.itemsize * shape.vocab_size * shape.hidden_size,
-        DTYPE.itemsize * of_draft,
+        DTYPE.itemsize * shape.drafting(kind).numel(shape),
     )
 
 
@@ -86,6 +84,48 @@ def write_draft(shape: Shape, folder: Path, seed: int = 1) -> None:
     )
     _write(config, folder, seed)
     _write_tokenizer(shape.vocab_size, folder)
+
+
+def write_draft_head(shape: Shape, folder: Path, seed: int = 1) -> None:
+    """Write a head in the form of `swarm.distill.layout`, whole but for the target's rows.
+
+    It predicts the first tokens of the vocabulary, as many as it has rows for.
+    """
+    head, width = shape.draft_head, shape.hidden_size
+    wide, narrow = head.head_dim * head.heads, head.head_dim * head.kv_heads
+    sizes = {
+        "fc.weight": (width, 2 * width),
+        "layers.0.self_attn.q_proj.weight": (wide, width),
+        "layers.0.self_attn.k_proj.weight": (narrow, width),
+        "layers.0.self_attn.v_proj.weight": (narrow, width),
+        "layers.0.self_attn.o_proj.weight": (width, wide),
+        "layers.0.post_attention_layernorm.weight": (width,),
+        "layers.0.mlp.gate_proj.weight": (width, width),
+        "layers.0.mlp.up_proj.weight": (width, width),
+        "layers.0.mlp.down_proj.weight": (width, width),
+    }
+    numbers = _random_numbers(seed)
+    tensors = {
+        name: torch.cat(list(_content(size, numbers.roll(number))))
+        for number, (name, size) in enumerate(sizes.items())
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = min(head.rows, shape.vocab_size)
+    tensors["d2t"] = torch.zeros(rows, dtype=torch.long)  # of each row, its token less its number
+    save_file(tensors, folder / SINGLE_FILE)
+    config = {
+        "model_type": "llama",
+        "hidden_size": width,
+        "intermediate_size": width,
+        "num_hidden_layers": 1,
+        "num_attention_heads": head.heads,
+        "num_key_value_heads": head.kv_heads,
+        "head_dim": head.head_dim,
+        "max_position_embeddings": POSITIONS,
+        "vocab_size": shape.vocab_size,
+        "draft_vocab_size": rows,
+    }
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
 
 
 def _write(

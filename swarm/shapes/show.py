@@ -87,9 +87,10 @@ def title(result: ShapeResult) -> str:
     """Return what was measured in one line."""
     settings = result.settings
     stages = ", ".join(f"{ms:g}" for ms in dict.fromkeys(result.stage_ms))
+    weights = settings.shape.drafting(settings.drafting).numel(settings.shape)
     return (
         f"{settings.shape.name}, {settings.peers} peers of {stages} ms, links of"
-        f" {settings.link_ms:g} ms"
+        f" {settings.link_ms:g} ms, a draft {settings.drafting} of {weights / 1e6:,.0f}M weights"
     )
 
 

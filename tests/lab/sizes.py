@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from matplotlib import pyplot
 
 from swarm.bench.figures import WayFigures, figures_from
 from swarm.bench.ways import BRANCHES, PLAIN
-from swarm.shapes.catalogue import SHAPES
+from swarm.shapes.catalogue import SHAPES, DraftKind
 from swarm.shapes.show import PARTS, cells, markdown
 
 COMMAND = [sys.executable, "-m", "swarm.cli", "bench"]
-COMMAND += ["--before", "--without-head", "--json"]
-COMMAND += ["--max-new-tokens", "32", "--plain-tokens", "10", "--shape"]
+COMMAND += ["--without-head", "--json", "--max-new-tokens", "32", "--plain-tokens", "10"]
+# Beside each other for every kind of draft; the client as it was had a draft model.
+OPTIONS: dict[DraftKind, tuple[str, ...]] = {"model": ("--before",), "head": ()}
 CLIENTS = {"before": "before", "ways": "now", "without_head": "without a head"}
 COLOURS = ("tab:gray", "tab:green", "tab:red", "tab:blue", "gainsboro")  # of `PARTS`
 Told = dict[str, Any]  # what the command prints
@@ -28,17 +30,21 @@ async def sizes() -> AsyncIterator[Told]:
 
     A shape that does not fit into this computer is left out.
     """
-    for name in SHAPES:
+    for name, (kind, options) in product(SHAPES, OPTIONS.items()):
         process = await asyncio.create_subprocess_exec(
-            *COMMAND, name, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            *COMMAND,
+            *("--shape", name, "--drafter", kind, *options),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
         out, err = await process.communicate()
         if process.returncode:
-            print(f"{name} is left out: {err.decode().strip().splitlines()[-1]}", flush=True)
+            why = err.decode().strip().splitlines()[-1]
+            print(f"{name} with a draft {kind} is left out: {why}", flush=True)
             continue
         told = json.loads(out)
         for label, rows in _clients(told):
-            print(f"{name}, {label}: {_summary(rows)}", flush=True)
+            print(f"{name}, draft {kind}, {label}: {_summary(rows)}", flush=True)
         yield told
 
 
@@ -49,7 +55,7 @@ def size_tables(all_told: Sequence[Told]) -> list[str]:
         shape = told["shape"]
         stages = ", ".join(f"{ms:g}" for ms in dict.fromkeys(shape["stage_ms"]))
         lines += [
-            f"### {shape['name']}, {shape['peers']} peers of {stages} ms",
+            f"### {shape['name']}, {shape['peers']} peers of {stages} ms, draft {shape['drafter']}",
             "",
             markdown(
                 [
@@ -87,7 +93,7 @@ def plot_sizes(all_told: Sequence[Told], file: Path) -> None:
                 width = 1e3 / row.tokens_per_second * shares[part]
                 axes.barh(name, width, left=start, color=colour, label=None if place else part)
                 start += width
-        axes.set_title(told["shape"]["name"])
+        axes.set_title(f"{told['shape']['name']}, draft {told['shape']['drafter']}")
         axes.set_xlabel("ms a token")
         axes.grid(alpha=0.3, axis="x")
     panels.flat[0].invert_yaxis()

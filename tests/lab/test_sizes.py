@@ -27,7 +27,7 @@ def told(before: bool = True) -> dict:
 
 def test_each_shape_has_a_table_of_all_clients() -> None:
     lines = "\n".join(size_tables([told(), told(before=False)])).splitlines()
-    assert lines.count("### tiny, 2 peers of 1.1 ms") == 2
+    assert lines.count("### tiny, 2 peers of 1.1 ms, draft model") == 2
     assert sum(line.startswith("| plain, now") for line in lines) == 2
     assert sum(line.startswith("| plain, before") for line in lines) == 1
     assert sum(line.startswith("| plain, without a head") for line in lines) == 1

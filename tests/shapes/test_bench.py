@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, replace
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, replace
 
 import psutil
 import pytest
@@ -28,7 +28,8 @@ from swarm.shapes.bench import (
     models_of,
     prompts,
 )
-from swarm.shapes.drafting import LuckyDraft
+from swarm.shapes.catalogue import DraftKind
+from swarm.shapes.drafting import lucky
 from swarm.shapes.script import Guesser, Odds, Script
 
 SPANS = [(0, 2), (2, 4)]
@@ -49,24 +50,32 @@ class _Client:
         )
 
 
-@pytest.fixture(scope="module")
-def written() -> Iterator[tuple[Path, Script]]:
-    with models_of(TINY, lambda _: None) as both:
-        yield both
+@dataclass(frozen=True)
+class Written:
+    """A shape's models, ready to serve and to decode with."""
+
+    script: Script
+    material: Material
+
+
+@contextmanager
+def made_with(kind: DraftKind) -> Iterator[Written]:
+    with models_of(TINY, lambda _: None, kind) as (folder, script):
+        target = str(folder / "target")
+        checkpoint = Checkpoint.open(target)
+        models = ClientModels.of(checkpoint, str(folder / "draft"))
+        assert models.draft is not None
+        guesser = Guesser(script, Odds(ALPHA), TINY.vocab_size)
+        models = replace(models, draft=lucky(models.draft, guesser))
+        spans = {each: scripted(target)(checkpoint, *each, dtype=torch.bfloat16) for each in SPANS}
+        head = SharedHead(spans[SPANS[-1]].head)
+        yield Written(script, Material(checkpoint, spans, models, head, folder / "draft"))
 
 
 @pytest.fixture(scope="module")
-def made(written: tuple[Path, Script]) -> Material:
-    folder, script = written
-    checkpoint = Checkpoint.open(str(folder / "target"))
-    models = ClientModels.of(checkpoint, str(folder / "draft"))
-    assert models.draft is not None
-    guesser = Guesser(script, Odds(ALPHA), TINY.vocab_size)
-    models = replace(models, draft=LuckyDraft.of(models.draft, guesser))
-    load = scripted(str(folder / "target"))
-    spans = {each: load(checkpoint, *each, dtype=torch.bfloat16) for each in SPANS}
-    head = SharedHead(spans[SPANS[-1]].head)
-    return Material(checkpoint, spans, models, head, folder / "draft")
+def made() -> Iterator[Written]:
+    with made_with("model") as written:
+        yield written
 
 
 def compared(material: Material, ways: Sequence[Way]) -> Comparison:
@@ -80,8 +89,8 @@ def compared(material: Material, ways: Sequence[Way]) -> Comparison:
 
 
 @pytest.fixture(scope="module")
-def comparison(made: Material) -> Comparison:
-    return compared(made, WAYS)
+def comparison(made: Written) -> Comparison:
+    return compared(made.material, WAYS)
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +98,8 @@ def rows(comparison: Comparison) -> dict[str, WayFigures]:
     return {row.way: row for row in all_figures([comparison], WAYS)}
 
 
-def test_every_way_writes_the_script(comparison: Comparison, written: tuple[Path, Script]) -> None:
-    script = written[1]
-    expected = script.tokens[PROMPT_TOKENS : PROMPT_TOKENS + NEW]
+def test_every_way_writes_the_script(comparison: Comparison, made: Written) -> None:
+    expected = made.script.tokens[PROMPT_TOKENS : PROMPT_TOKENS + NEW]
     for way, generation in comparison.ways.items():
         assert generation.token_ids == expected, way
         assert generation.stats.draft_error is None
@@ -99,11 +107,23 @@ def test_every_way_writes_the_script(comparison: Comparison, written: tuple[Path
 
 
 def test_a_client_without_a_head_writes_the_script_too(
-    made: Material, comparison: Comparison
+    made: Written, comparison: Comparison
 ) -> None:
-    of_peers = compared(made.without_head, (PLAIN, BRANCHES))
+    of_peers = compared(made.material.without_head, (PLAIN, BRANCHES))
     for way, generation in of_peers.ways.items():
         assert generation.token_ids == comparison.ways[way].token_ids, way
+
+
+def test_a_head_that_drafts_is_told_states_also_without_the_targets_head() -> None:
+    with made_with("head") as written:
+        expected = written.script.tokens[PROMPT_TOKENS : PROMPT_TOKENS + NEW]
+        for material in (written.material, written.material.without_head):
+            # Not by default: there it may find that plain decoding is faster.
+            ways = (PLAIN, PAPERS_WINDOW)
+            generation = compared(material, ways).ways[PAPERS_WINDOW.name]
+            assert generation.token_ids == expected
+            assert generation.stats.draft_error is None
+            assert generation.stats.accepted_tokens > NEW / 4
 
 
 def test_the_draft_is_right_as_often_as_it_should_be(

@@ -1,9 +1,12 @@
 """Times of layers follow from published figures; the arithmetic is worked out by hand here."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from swarm.distill.settings import DistillSettings
+from swarm.distill.trainable_head import shape_for
 from swarm.shapes.catalogue import BATCHES, RTX_4090, SHAPES, Gpu, Layer
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
@@ -68,3 +71,27 @@ def test_the_times_of_the_documentation_are_those_of_the_tables(shape):
     stages = [f"{shape.layers / shape.peers * times[n]:.1f}" for n in (1, 4, 16, 64)]
     [row] = [line for line in DOCUMENT.read_text().splitlines() if f"| {shape.name} |" in line]
     assert row.split(" | ")[2:] == [str(shape.peers), *stages[:-1], f"{stages[-1]} |"]
+
+
+# Heads, those of keys and values, and their width, as published.
+@pytest.mark.parametrize(
+    ("name", "attention"),
+    [
+        ("llama-3.1-8b", (32, 8, 128)),
+        ("qwen3-8b", (32, 8, 128)),
+        ("llama-3.3-70b", (64, 8, 128)),
+        ("qwen3-235b-a22b", (64, 4, 128)),
+        ("gpt-oss-120b", (64, 8, 64)),
+    ],
+)
+def test_a_draft_head_is_what_distilling_makes(name, attention):
+    shape = SHAPES[name]
+    heads, kv_heads, head_dim = attention
+    config = SimpleNamespace(
+        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim
+    )
+    target = SimpleNamespace(config=config, hidden_size=shape.hidden_size, max_positions=None)
+    made, head = shape_for(target), shape.draft_head
+    assert (made.heads, made.kv_heads, made.head_dim) == (head.heads, head.kv_heads, head.head_dim)
+    assert made.weights + head.rows * shape.hidden_size == head.numel(shape)
+    assert head.rows == DistillSettings("m", Path("out")).vocab

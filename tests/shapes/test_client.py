@@ -9,7 +9,7 @@ from swarm.model.head import Head
 from swarm.model.kernels.int8 import Plain
 from swarm.shapes.bench import models_of
 from swarm.shapes.client import ShapedClient
-from swarm.shapes.drafting import LuckyDraft
+from swarm.shapes.drafting import LuckyModel
 from swarm.shapes.script import Guesser, Odds
 
 NETWORK = Network("test")
@@ -24,5 +24,5 @@ def test_the_models_of_a_client(as_before: bool, monkeypatch: pytest.MonkeyPatch
         target, draft = str(folder / "target"), str(folder / "draft")
         client = ShapedClient(target, guesser, as_before=as_before, draft=draft, network=NETWORK)
         models = client._load(Checkpoint.open(target))
-    assert isinstance(models.draft, LuckyDraft)
+    assert isinstance(models.draft, LuckyModel)
     assert (models.own_head.rounded is None) == as_before

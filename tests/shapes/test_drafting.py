@@ -1,6 +1,9 @@
 """A lucky drafter says what the guesser says, and makes the real drafter work for it."""
 
+import torch
+
 from swarm.decoding.drafting.drafter import Drafted, Drafter
+from swarm.decoding.drafting.feature import Feature
 from swarm.shapes.drafting import LuckyDrafter
 from swarm.shapes.script import Guesser, Odds, Script
 
@@ -53,3 +56,27 @@ def test_choices_come_with_the_chance_that_they_are_right():
     [guess] = lucky(Asked(), alpha=0.8).draft(TEXT, 1)
     assert guess.confidence == 0.8
     assert [chance for _, chance in guess.others] == [*Odds(0.8).by_rank[1:]]
+
+
+class Reads(Asked):
+    """Reads the target's states, too, and notes them."""
+
+    prompt_features = 17
+    taps = (1, 3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[list[int], list[Feature]]] = []
+
+    def answered(self, text, features):
+        self.told.append((list(text), list(features)))
+
+
+def test_a_drafter_gets_the_states_that_it_reads():
+    inner = Reads()
+    drafter = lucky(inner)
+    assert drafter.prompt_features == 17
+    assert drafter.taps == (1, 3)
+    feature = Feature((), 2, torch.zeros(4))
+    drafter.answered(TEXT, [feature])
+    assert inner.told == [(TEXT, [feature])]

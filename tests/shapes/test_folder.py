@@ -5,11 +5,15 @@ import os
 import torch
 
 from helpers.shapes import TINY
+from swarm.decoding.drafting.drafter import Source
 from swarm.model.checkpoint import Checkpoint
+from swarm.model.compute import AUTOMATIC
+from swarm.model.drafts.choice import load_any_draft
 from swarm.model.drafts.draft import DraftModel
 from swarm.model.head import Head
+from swarm.model.heads.loading import FeatureDraft
 from swarm.model.rehearsal import rehearsed
-from swarm.shapes.folder import file_bytes, write_draft, write_target
+from swarm.shapes.folder import file_bytes, write_draft, write_draft_head, write_target
 
 
 def test_a_target_has_the_sizes_of_its_shape_and_a_head_that_tells_its_rows_apart(tmp_path):
@@ -52,3 +56,18 @@ def test_a_draft_is_whole_has_the_targets_vocabulary_and_branches(tmp_path):
     assert abs(written - file_bytes(TINY)[1]) < 0.1 * written
     logits = draft.model(input_ids=torch.tensor([[5, 6, 7]])).logits
     assert logits.isfinite().all()
+
+
+def test_a_draft_head_is_whole_and_has_its_rows_of_the_target(tmp_path):
+    write_target(TINY, tmp_path / "target")
+    write_draft_head(TINY, tmp_path / "draft")
+    target = Checkpoint.open(str(tmp_path / "target"))
+    draft = load_any_draft(str(tmp_path / "draft"), target, target.tokenizer(), AUTOMATIC)
+    assert isinstance(draft, FeatureDraft)
+    assert draft.source is Source.FEATURES
+    assert (draft.vocab, draft.taps) == (TINY.draft_head.rows, ())
+    norm_before_the_mlp = TINY.hidden_size
+    assert draft.weights == TINY.draft_head.numel(TINY) + norm_before_the_mlp
+    written = (tmp_path / "draft" / "model.safetensors").stat().st_size
+    rows = TINY.draft_head.rows * TINY.hidden_size * 2  # which lie in the target
+    assert abs(written + rows - file_bytes(TINY, "head")[1]) < 0.1 * written

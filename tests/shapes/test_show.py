@@ -28,7 +28,8 @@ def test_the_table_is_whole_at_any_width(monkeypatch):
         assert all(name in text for name in COLUMNS), width
         assert all(cell in text for row in all_cells(measured) for cell in row), width
         assert " ".join(EXPLAINED.split()) in text
-    assert title(measured) == "tiny, 2 peers of 1.1 ms, links of 20 ms"
+    drafted_by = "a draft model of 0M weights"
+    assert title(measured) == f"tiny, 2 peers of 1.1 ms, links of 20 ms, {drafted_by}"
 
 
 def test_a_row_is_as_wide_as_its_head():

@@ -8,9 +8,11 @@ from peers.compute.scripted import ScriptedHead, ScriptedSpan, scripted
 from swarm.errors import ConfigError, SpanError
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
+from swarm.model.taps import Taps
 from swarm.model.work import Work
 from swarm.shapes.folder import write_target
 from swarm.shapes.script import Script
+from swarm.wire.taps import TapTerms
 from swarm.wire.token_tree import Placement
 
 SCRIPT = Script.of(TINY.vocab_size, 64, ((1, 1000.0), (11, 2000.0)), ((1, 500.0), (3, 700.0)))
@@ -42,6 +44,17 @@ def test_a_branch_is_answered_at_its_own_position():
     served.forward([Work.behind(cache, torch.tensor([7, 8, 9]))])
     work = Work(cache, torch.tensor([1, 2]), Placement(3, (), (3, 3), trunk=3, sees=None))
     assert said(served.forward([work])[0]) == [SCRIPT.at(4), SCRIPT.at(4)]
+
+
+def test_a_tapped_layer_tells_the_spans_output_at_the_last_tokens():
+    served = span(0, 4)
+    taps = Taps(TapTerms(layers=(1, 3), float8=False), 2)
+    work = Work(
+        served.new_cache(), torch.tensor([7, 8, 9]), Placement(0, (), (0, 1, 2), 0, None), taps
+    )
+    [output] = served.forward([work])
+    [told] = taps.outputs
+    assert told.unpack().equal(output[-2:, None].expand(2, 2, -1))
 
 
 def test_a_batch_takes_the_time_of_all_its_positions_in_all_its_layers():
