@@ -1,8 +1,8 @@
 """What a chain answers to windows."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain
 
 import torch
 from torch import Tensor
@@ -15,13 +15,13 @@ from swarm.outputs import Measured
 
 @dataclass(frozen=True)
 class ChainAnswer:
-    """The chain's answer to a window, or to several in a row that a busy peer computed together.
+    """The chain's answer to a window, or to several in a row: a busy peer computed them together,
+    or their answers were `joined`.
 
     Attributes:
         windows: that it answers, as they were sent; at least one.
-        hidden: ``[tail, hidden]``, final hidden states before the final norm, where ``tail`` is the
-            sum of the windows' tails.
-        measured: from sending the last of the windows.
+        hidden: ``[count, hidden]``, final hidden states before the final norm.
+        measured: from sending the last of the windows, by the answer to this one.
         at: when it arrived, by the session's clock; it may have waited for its reader since.
         candidates: what the last peer told of the predictions behind these tokens, in place of
             hidden states.
@@ -35,6 +35,24 @@ class ChainAnswer:
     at: float
     candidates: tuple[CandidateRow, ...] = ()
     taps: tuple[TappedToken, ...] = ()
+
+    @classmethod
+    def joined(cls, answers: "Sequence[ChainAnswer]") -> "ChainAnswer":
+        """Return one answer for some that came one after the other, in one epoch."""
+        if len(answers) == 1:
+            return answers[0]
+        return replace(
+            answers[-1],
+            windows=tuple(chain.from_iterable(each.windows for each in answers)),
+            hidden=torch.cat([each.hidden for each in answers]),
+            candidates=tuple(chain.from_iterable(each.candidates for each in answers)),
+            taps=tuple(chain.from_iterable(each.taps for each in answers)),
+        )
+
+    @property
+    def count(self) -> int:
+        """How many tokens are answered."""
+        return sum(window.tail for window in self.windows)
 
     @property
     def epoch(self) -> int:

@@ -84,6 +84,7 @@ class ChainSession:
             MESSAGES_AN_ANSWER * (MAX_ARRIVALS + terms.max_tokens // MAX_FRAME_TOKENS),
             terms.most_waiting_bytes,
         )
+        self._failure: ChainBroken | None = None  # that was met behind an answer
         self._outbox: Outbox[Sequence[Outgoing[ChainLink]]] = Outbox(self._tell_all)
 
     @property
@@ -213,19 +214,29 @@ class ChainSession:
         """Drop what was booked and is not written yet: it is about to be void."""
         await self._outbox.drop()
 
-    async def receive(self) -> ChainAnswer:
-        """Return the next answer; answers to windows of an older epoch are skipped.
+    async def receive(self, rows: int = 0) -> ChainAnswer:
+        """Return the next answer, joined with those behind it that have come already.
+
+        Answers to windows of an older epoch are skipped. A failure behind an answer is raised when
+        the answer after it is asked for.
+
+        Args:
+            rows: that are answered; as soon as there are as many, none is joined.
 
         Raises:
             ChainBroken: if a peer of the chain fails.
             Implausible: if the answer cannot be one of this model.
             ChainSilent: if nothing comes for too long.
         """
-        while True:
-            answer = self.protocol.answer_set_aside()
-            answer = answer or self.protocol.answer(await self._next_event())
-            if answer is not None:
-                return answer
+        if failure := self._take_failure():
+            raise failure
+        answer = self.protocol.answer_set_aside()
+        while answer is None:
+            answer = self.protocol.answer(await self._next_event())
+        answers = [answer]
+        while sum(each.count for each in answers) < rows and (more := self._at_hand()):
+            answers.append(more)
+        return ChainAnswer.joined(answers)
 
     async def rest(self) -> None:
         """Discard all that is in flight, and begin a newer epoch, in which another text may go on.
@@ -242,6 +253,8 @@ class ChainSession:
     def undisturbed(self) -> bool:
         """Return whether all peers are still there while the session rests, and none has said
         anything that matters."""
+        if self._take_failure():
+            return False
         while not self._inbox.empty():
             if self.protocol.disturbs(event_of(self._inbox.get_nowait())):
                 return False
@@ -336,6 +349,23 @@ class ChainSession:
     async def _tell_all(self, messages: Sequence[Outgoing[ChainLink]]) -> None:
         """Send to several peers at once; raise `ChainBroken` when all are told that can be."""
         await all_over(*(self.tell(each.to, each.message) for each in messages))
+
+    def _at_hand(self) -> ChainAnswer | None:
+        """Return an answer that has come, without waiting; keep a failure for `receive`."""
+        try:
+            answer = self.protocol.answer_set_aside()
+            while answer is None and not self._inbox.empty():
+                answer = self.protocol.answer(self._counted(self._inbox.get_nowait()))
+        except ChainBroken as failure:
+            self._failure = failure
+            return None
+        return answer
+
+    def _take_failure(self) -> ChainBroken | None:
+        """Return a failure that was kept, if its peer is still part of the chain."""
+        failure, self._failure = self._failure, None
+        here = failure is not None and failure.peer_id in {each.peer_id for each in self.chain}
+        return failure if here else None
 
     async def _next_event(self) -> Event:
         """Return what comes next. Raises `ChainSilent` when the protocol's deadline has passed."""

@@ -1,7 +1,8 @@
 """Windows into a chain and answers out of it, against scripted peers behind real links."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,8 @@ from helpers.loopback import eventually, soon
 from helpers.scripted_peers import (
     HIDDEN,
     WINDOW,
+    Chain,
+    Script,
     answering,
     chain_of,
     give_up_sending,
@@ -20,6 +23,7 @@ from helpers.scripted_peers import (
 )
 from swarm.chain import in_flight
 from swarm.chain import session as sessions
+from swarm.chain.session import ChainSession
 from swarm.decoding.windows import Window
 from swarm.errors import ChainBroken, ChainSilent
 from swarm.network.links.link import Link
@@ -191,6 +195,60 @@ async def test_windows_that_were_computed_together_are_answered_together() -> No
             await session.send(window)
         answer = await soon(session.receive())
         assert (answer.first, answer.last, answer.hidden.shape[0]) == (1, 2, 2)
+
+
+async def test_answers_that_have_come_are_joined_up_to_so_many_rows() -> None:
+    async with (
+        chain_of(good, timed=True) as chain,
+        chain.session(hidden_size=HIDDEN, clock=chain.clock) as session,
+    ):
+        for window in windows(0, 0, 0, 0):
+            await session.send(window)
+            chain.clock.now += 1.0
+            await eventually(lambda window=window: session._inbox.qsize() == window.first)
+        joined = await soon(session.receive(rows=3))
+        assert (joined.first, joined.last, joined.count) == (1, 3, 3)
+        assert joined.hidden.shape == (3, HIDDEN)
+        assert [window.first for window, _ in joined.rows] == [1, 2, 3]
+        assert (await soon(session.receive(rows=3))).first == 4
+
+
+def second_is_wrong() -> Script:
+    return answering(lambda frame: result(frame, first=7 if frame.first == 2 else frame.first))
+
+
+@asynccontextmanager
+async def wrong_behind_right() -> AsyncIterator[tuple[Chain, ChainSession]]:
+    """A session whose next answer has come, and behind it one that cannot be."""
+    async with chain_of(second_is_wrong()) as chain, chain.session() as session:
+        for window in windows(0, 0):
+            await session.send(window)
+        await eventually(lambda: session._inbox.qsize() == 2)
+        yield chain, session
+
+
+async def test_a_failure_behind_an_answer_is_raised_when_the_next_one_is_asked_for() -> None:
+    async with wrong_behind_right() as (chain, session):
+        assert (await soon(session.receive(rows=8))).last == 1
+        with pytest.raises(ChainBroken) as caught:
+            await soon(session.receive(rows=8))
+        assert caught.value.peer_id == chain.peer(0)
+
+
+async def test_after_a_failure_behind_an_answer_no_other_text_goes_on_in_the_session() -> None:
+    async with wrong_behind_right() as (_, session):
+        await soon(session.receive(rows=8))
+        assert not session.undisturbed()
+
+
+async def test_a_failure_of_a_peer_that_was_replaced_meanwhile_is_no_news() -> None:
+    async with wrong_behind_right() as (_, session), chain_of(good) as others:
+        await soon(session.receive(rows=8))
+        session.protocol.go_on(others.links, epoch=1)
+        receiving = asyncio.create_task(session.receive(rows=8))
+        await asyncio.sleep(0.05)
+        assert not receiving.done()
+        receiving.cancel()
 
 
 async def test_a_chain_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,13 @@
 had."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import astuple, replace
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from helpers.loopback import Peer, eventually, soon
 from helpers.strikes import WAY_NAMES, WAYS, hanging, killing
@@ -15,11 +17,18 @@ from peers.compute.scheduler import Computed, Scheduler
 from peers.sessions import downstream
 from peers.sessions.limits import LONGEST_LIFE_S
 from swarm.chain import failover, in_flight, standstill
+from swarm.chain.answer import ChainAnswer
+from swarm.chain.events import Event
 from swarm.chain.failover import Repair
+from swarm.chain.protocol import ChainProtocol
+from swarm.chain.stage import ChainLink
+from swarm.client import generation as generations
 from swarm.client.generation import GenerationStream
+from swarm.client.judging import ROWS_AT_ONCE, Judged, judge
 from swarm.client.repairs import Repairs
 from swarm.decoding.windows import ResumePoint
 from swarm.errors import ChainSilent, MissingLayers, SwarmIncomplete
+from swarm.model.head import Head
 from swarm.wire.messages import Frame
 from swarm.wire.tensors import WireTensor
 
@@ -359,3 +368,29 @@ async def test_a_peer_that_sends_what_is_no_number_is_replaced(
             culprit[0].id
         }
         assert [peer.id for peer in swarm.up if not swarm.health.usable(peer.id)] == [culprit[0].id]
+
+
+async def test_answers_that_come_while_one_is_judged_are_judged_together(
+    make: Callable[[], Swarm], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    came: list[ChainAnswer] = []
+    answer = ChainProtocol.answer
+
+    def slowly(head: Head, hidden: Tensor, *rest: Any) -> Judged:
+        rows.append(len(hidden))
+        time.sleep(0.03)
+        return judge(head, hidden, *rest)
+
+    def noted(protocol: ChainProtocol[ChainLink], event: Event) -> ChainAnswer | None:
+        if found := answer(protocol, event):
+            came.append(found)
+        return found
+
+    monkeypatch.setattr(generations, "judge", slowly)
+    monkeypatch.setattr(ChainProtocol, "answer", noted)
+    async with swarm_of(make, *STAGES) as swarm:
+        text = await soon(swarm.write(window=1, depth=8))
+    assert text.token_ids == expected
+    assert len(rows) < 0.7 * len(came)
+    assert max(rows) <= ROWS_AT_ONCE
