@@ -6,7 +6,7 @@ The names listed in ``__all__`` are the SDK's; everything else may change with a
 import importlib
 from typing import TYPE_CHECKING
 
-from swarm.util.huge_pages import use_huge_pages
+from swarm.util.torch_environment import prepare_torch
 
 if TYPE_CHECKING:
     from swarm.client.client import SwarmClient
@@ -157,7 +157,7 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-use_huge_pages()  # here, because every program of ours imports this package before torch
+prepare_torch()  # here, because every program of ours imports this package before torch
 
 
 def __getattr__(name: str) -> object:
