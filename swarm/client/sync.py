@@ -3,6 +3,8 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from concurrent import futures
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from typing_extensions import Unpack
@@ -14,7 +16,9 @@ from swarm.client.scoring import Reading
 from swarm.client.settings import ClientOptions
 from swarm.outputs import Generation, Piece
 from swarm.request import Options
-from swarm.util.tasks import end_all
+from swarm.util.tasks import end, end_all
+
+END_TIMEOUT_S = 5.0  # for interrupted work to end: it takes leave of the peers
 
 T = TypeVar("T")
 
@@ -95,15 +99,16 @@ class BlockingClient:
     def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Iterator[Piece]:
         """Generate piece by piece; leaving the loop early ends the generation."""
         pieces = self.client.stream(prompt, **options).__aiter__()
-        try:
-            while (piece := self.run(_next(pieces))) is not None:
+        while (piece := self.run(_next(pieces))) is not None:  # an error ends the pieces
+            try:
                 yield piece
-        finally:
-            self.run(pieces.aclose())
+            except BaseException:
+                self.run(pieces.aclose())
+                raise
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the client's loop, of `client` or your own, and return its result.
-        Ctrl-C ends it.
+        Ctrl-C ends it, and is raised when it is over, or after `END_TIMEOUT_S`.
 
         Raises:
             RuntimeError: if the client is not open.
@@ -111,15 +116,20 @@ class BlockingClient:
         if not self._thread.is_alive():
             work.close()
             raise RuntimeError("the client is not open: use it in a `with` block, or call open()")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        tasks: list[asyncio.Task[Any]] = []
         try:
-            return future.result()
+            return self._submit(_noted(work, tasks)).result()
         except BaseException:
-            future.cancel()  # Ctrl-C while waiting: the work on the loop must end too
+            # What comes next, such as `close`, must not meet the work while it still runs.
+            with suppress(futures.TimeoutError):
+                self._submit(_end(tasks)).result(END_TIMEOUT_S)
             raise
 
+    def _submit(self, work: Coroutine[Any, Any, T]) -> "futures.Future[T]":
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
     def _stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(end_all(), self._loop).result()
+        self._submit(end_all()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -127,3 +137,16 @@ class BlockingClient:
 
 async def _next(pieces: AsyncGenerator[Piece, None]) -> Piece | None:
     return await anext(pieces, None)
+
+
+async def _noted(work: Coroutine[Any, Any, T], tasks: "list[asyncio.Task[Any]]") -> T:
+    """Do the work, and add the task that does it to ``tasks``."""
+    task = asyncio.current_task()
+    assert task is not None
+    tasks.append(task)
+    return await work
+
+
+async def _end(tasks: "list[asyncio.Task[Any]]") -> None:
+    """End tasks, those included that were noted after the call."""
+    await end(*tasks)

@@ -2,9 +2,11 @@
 
 import asyncio
 import inspect
+import signal
 import threading
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -113,25 +115,68 @@ def test_a_stream_that_is_left_early_is_closed_on_the_loop() -> None:
         assert inner.streaming == 0
 
 
-def test_an_interrupt_ends_the_work_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, ended = threading.Event(), threading.Event()
+def interrupt() -> None:
+    """Press Ctrl-C while the main thread waits for the loop, which calls this."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
-    async def work() -> None:
-        begun.set()
+
+async def wait_for_ever(ended: threading.Event) -> None:
+    """Have the caller interrupted; to end takes a few turns of the loop."""
+    try:
+        interrupt()
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0.05)
+        ended.set()
+
+
+def test_an_interrupt_is_raised_when_the_work_on_the_loop_is_over() -> None:
+    ended = threading.Event()
+    with BlockingClient("model") as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.run(wait_for_ever(ended))
+        assert ended.is_set()
+
+
+def test_an_interrupt_does_not_wait_for_work_that_does_not_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sync, "END_TIMEOUT_S", 0.05)
+    release = threading.Event()
+
+    async def stay() -> None:
         try:
+            interrupt()
             await asyncio.Event().wait()
         finally:
-            ended.set()
-
-    def interrupted(_: object) -> None:
-        assert begun.wait(20)
-        raise KeyboardInterrupt
+            while not release.is_set():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0.01)
 
     with BlockingClient("model") as client:
-        with monkeypatch.context() as patch:
-            patch.setattr("concurrent.futures.Future.result", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                client.run(work())
+        with pytest.raises(KeyboardInterrupt):
+            client.run(stay())
+        release.set()
+
+
+@pytest.mark.parametrize("patience_s", [5.0, 0.0])
+def test_an_interrupt_of_a_stream_reaches_the_reader_as_it_is(
+    patience_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the stream takes longer to end than the reader waits for it."""
+    monkeypatch.setattr(sync, "END_TIMEOUT_S", patience_s)
+    ended = threading.Event()
+
+    async def stream(self: Client, prompt: str, **_: Any) -> AsyncIterator[str]:
+        yield prompt
+        await wait_for_ever(ended)
+
+    monkeypatch.setattr(Client, "stream", stream)
+    with BlockingClient("model") as client:
+        pieces = client.stream("a")
+        assert next(pieces) == "a"
+        with pytest.raises(KeyboardInterrupt):
+            next(pieces)
         assert ended.wait(20)
 
 
