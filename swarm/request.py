@@ -52,7 +52,8 @@ class Options(TypedDict, total=False):
     # draft what followed the same tokens before, too; None: without a draft model only where that
     # is likely enough to be worth the peers' time
     lookup: bool | None
-    # whose text it is: it goes on from sessions of that owner alone; None: no one's
+    # whose text it is: it goes on from kept sessions of that owner alone; None: it is not known
+    # whose. Such texts go on from each other's, and nothing else of them serves a later one
     owner: str | None
     # draft it from earlier texts of its owner, and let it join them; False keeps nothing of it
     remember: bool

@@ -158,7 +158,8 @@ class SessionCache:
         Args:
             tokens: that the text needs room for, in a session that it goes on in.
             owner: `Options.owner` of the prompt. A text does not go on from another owner's: that
-                it comes faster would tell what the other one has asked.
+                it comes faster would tell what the other one has asked. Texts whose owner is not
+                known, None, count as those of one owner.
         """
         while candidates := [*self._whole(prompt, tokens, owner), *self._forks(prompt, owner)]:
             # what the copy of a little more is worth does not make up for a second session

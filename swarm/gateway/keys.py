@@ -91,7 +91,11 @@ class Owners:
     local: bool
 
     def of(self, authorization: str | None) -> str | None:
-        """Return the owner of an admitted request (`Options.owner`)."""
+        """Return the owner of an admitted request (`Options.owner`).
+
+        None, if it may come from anyone: such requests share kept sessions, in which the next turn
+        of a conversation goes on, and nothing that would outlive these.
+        """
         if self.keys:
             return self.keys.name_of(authorization)
         return "" if self.local else None

@@ -66,6 +66,19 @@ async def test_a_text_does_not_go_on_from_that_of_another_owner(make: Callable[[
         assert mine.stats.cached_tokens == len(PROMPT) + NEW - 1
 
 
+async def test_texts_whose_owner_is_not_known_go_on_from_each_others_alone(
+    make: Callable[[], Swarm],
+) -> None:
+    """A gateway without keys must not have every turn of a conversation read again."""
+    async with swarm_of(make, *STAGES) as swarm:
+        first = await swarm.write(keep=True, owner=None)
+        for owner in ("you", ""):
+            other = await swarm.write(prompt=next_prompt(first), keep=True, owner=owner)
+            assert other.stats.cached_tokens == 0
+        next_one = await swarm.write(prompt=next_prompt(first), keep=True, owner=None)
+        assert next_one.stats.cached_tokens == len(PROMPT) + NEW - 1
+
+
 async def test_a_peer_that_dies_in_the_next_turn_is_replaced(
     make: Callable[[], Swarm], next_text: tuple[int, ...]
 ) -> None:
