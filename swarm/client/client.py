@@ -7,6 +7,7 @@ import functools
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from typing_extensions import Unpack
 
@@ -18,7 +19,7 @@ from swarm.client.auditor import Auditor
 from swarm.client.batch import DEFAULT_AT_ONCE, every_one
 from swarm.client.connect import SwarmConnection, connect
 from swarm.client.conversation import Message, by_template
-from swarm.client.cpu_threads import Cores, Executors
+from swarm.client.cpu_threads import Executors
 from swarm.client.generation import GenerationStream
 from swarm.client.head_choice import holds_head
 from swarm.client.learned import OWN, LearnedBiases
@@ -35,7 +36,6 @@ from swarm.errors import DirectoryDown, RequestError
 from swarm.identity import Identity
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.drafts.choice import find_draft
-from swarm.model.drafts.draft import DraftModel
 from swarm.model.drafts.dtype import check_compute
 from swarm.model.quantization import named
 from swarm.model.rehearsal import rehearsed
@@ -47,8 +47,23 @@ from swarm.util.tasks import end, within
 from swarm.wire.handshake import LocalMember
 
 
+@dataclass(frozen=True)
+class _Entered:
+    """What a client has from entering its swarm until it leaves."""
+
+    models: ClientModels
+    threads: Executors
+    swarm: SwarmConnection
+    pinger: Pinger
+    router: Router
+    kept: SessionCache
+    auditor: Auditor
+
+
 class SwarmClient:
     """Generates text with a model that a swarm serves. Use it as an async context manager.
+
+    Outside of the ``async with`` block everything but `check_models` raises RuntimeError.
 
     Args:
         model: folder, GGUF file or hub id; only the tokenizer, and the final norm and the LM head
@@ -109,39 +124,42 @@ class SwarmClient:
         self._health = Health(time.monotonic, time.time, settings.block, settings.allow, bans)
         self._memory = TextMemory()
         self._checkpoint: Checkpoint | None = None
-        self._models: ClientModels | None = None
         self._learned: LearnedBiases | None = None
+        self._life = contextlib.AsyncExitStack()
+        self._now: _Entered | None = None
 
     @property
     def models(self) -> ClientModels:
-        """What the client itself computes with.
+        """What the client itself computes with."""
+        return self._entered.models
 
-        Raises RuntimeError outside of the ``async with`` block.
-        """
-        if self._models is None:
+    @property
+    def _entered(self) -> _Entered:
+        if self._now is None:
             raise RuntimeError("the client is not open: use it in an `async with` block")
-        return self._models
+        return self._now
 
     async def __aenter__(self) -> "SwarmClient":
         async with contextlib.AsyncExitStack() as life:
-            await self._start(life)
+            self._now = await self._start(life)
             self._life = life.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._now = None
         await self._life.aclose()
 
-    async def _start(self, life: contextlib.AsyncExitStack) -> None:
+    async def _start(self, life: contextlib.AsyncExitStack) -> _Entered:
         """Load the models and enter the swarm; ``life`` takes it all back in reverse order."""
         settings = self._settings
-        self._threads = Executors(self._thread(life, "draft"), self._thread(life, "judge"))
+        threads = Executors(self._thread(life, "draft"), self._thread(life, "judge"))
         loop = asyncio.get_running_loop()
         # Errors in the models are raised before anything is asked of a network.
         checkpoint = await self.check_models()
-        loading = loop.run_in_executor(self._threads.judging, self._load, checkpoint)
+        loading = loop.run_in_executor(threads.judging, self._load, checkpoint)
         # Of two failures the first is raised; the other must not be printed when it is collected.
         loading.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._swarm = await life.enter_async_context(
+        swarm = await life.enter_async_context(
             connect(
                 self._me,
                 known_nodes=self._known.nodes(),
@@ -149,57 +167,47 @@ class SwarmClient:
                 speaks_for=settings.speaks_for,
             )
         )
-        self._models = await loading
-        self._share_cores(self._models)
-        self._pinger = Pinger(self._swarm.dialer, self._swarm.connections)
-        life.push_async_callback(self._pinger.close)
-        self._router = self._route(self._swarm, checkpoint)
-        life.push_async_callback(self._remember)
-        self._kept = SessionCache(self._router.trust)
-        self._router.trust.when_banned.append(self._kept.shed)
-        life.push_async_callback(self._kept.close)
+        models = await loading
+        threads = models.share_cores(threads)
+        pinger = Pinger(swarm.dialer, swarm.connections)
+        life.push_async_callback(pinger.close)
+        router = self._route(swarm, models)
+        life.push_async_callback(self._remember, swarm, router, models)
+        kept = SessionCache(router.trust)
+        router.trust.when_banned.append(kept.shed)
+        life.push_async_callback(kept.close)
         life.push_async_callback(self._memory.close)
-        self._auditor = Auditor(
-            self._router, self._models, self._threads.judging, settings.audit_rate
-        )
-        auditing = asyncio.create_task(self._auditor.run())
-        life.push_async_callback(end, auditing)
+        auditor = Auditor(router, models, threads.judging, settings.audit_rate)
+        life.push_async_callback(end, asyncio.create_task(auditor.run()))
+        return _Entered(models, threads, swarm, pinger, router, kept, auditor)
 
-    def _share_cores(self, models: ClientModels) -> None:
-        """Let drafting and judging have all cores while the other one has nothing to do."""
-        cores = Cores(models.threads)
-        self._threads = cores.share(self._threads)
-        if not models.threads.tuned:
-            return
-        if isinstance(models.draft, DraftModel) and models.draft.branching is not None:
-            models.draft.branching.watch = cores
-
-    def _route(self, swarm: SwarmConnection, checkpoint: Checkpoint) -> Router:
+    def _route(self, swarm: SwarmConnection, models: ClientModels) -> Router:
         """Return a router that begins with what the client remembers of peers."""
+        checkpoint = models.checkpoint
         known = self._known.peers(checkpoint.fingerprint)
-        needs_head = self.models.head is None
+        needs_head = models.head is None
         cuts = rehearsed(checkpoint).cuts
         book = PeerBook(checkpoint.num_layers, self._health, known, needs_head, cuts)
         clean = {peer_id: each.clean for peer_id, each in self._reputations.items() if each.clean}
         return Router(swarm.directory, swarm.connections, checkpoint, book, Ledger(clean))
 
-    async def _remember(self) -> None:
+    async def _remember(self, swarm: SwarmConnection, router: Router, models: ClientModels) -> None:
         """Note which nodes and peers were good, which peers lied, and what the draft has learned,
         for the next start."""
         try:
-            nodes = await self._swarm.directory.contacts()
+            nodes = await swarm.directory.contacts()
         except DirectoryDown:
             nodes = []
         bans = self._health.bans
-        clean = self._router.ledger.clean
+        clean = router.ledger.clean
         reputations = {
             peer_id: Reputation(clean=clean.get(peer_id, 0), banned_until=bans.get(peer_id, 0.0))
             for peer_id in {**clean, **bans}
         }
-        fingerprint = self.models.checkpoint.fingerprint
-        self._known.remember(nodes, fingerprint, self._router.good, reputations)
-        if self._learned is not None and self.models.corrections is not None:
-            self._learned.write(self.models.corrections.of(OWN))
+        fingerprint = models.checkpoint.fingerprint
+        self._known.remember(nodes, fingerprint, router.good, reputations)
+        if self._learned is not None and models.corrections is not None:
+            self._learned.write(models.corrections.of(OWN))
 
     @staticmethod
     def _thread(life: contextlib.AsyncExitStack, name: str) -> ThreadPoolExecutor:
@@ -263,15 +271,9 @@ class SwarmClient:
         """
         request = Request.of(options)
         ids = self._ids(prompt)
+        now = self._entered
         return GenerationStream(
-            self.models,
-            ids,
-            request,
-            self._threads,
-            self._router,
-            self._auditor,
-            self._kept,
-            self._memory,
+            now.models, ids, request, now.threads, now.router, now.auditor, now.kept, self._memory
         )
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
@@ -337,9 +339,7 @@ class SwarmClient:
             MissingLayers, WrongWeights, ChainBroken, ChainSilent: if no chain is found, or several
                 fail.
         """
-        return await Scorer(self.models, self._threads, self._router).read(
-            self._ids(prompt), logits_to_keep
-        )
+        return await self._scorer().read(self._ids(prompt), logits_to_keep)
 
     async def score(self, prompt: str | Sequence[int], *, likely: int = 0) -> list[Piece]:
         """Return every token of a text with its log probability at temperature 1, in nats.
@@ -349,27 +349,27 @@ class SwarmClient:
         Args:
             likely: how many of the likeliest tokens to tell at each place.
         """
-        scorer = Scorer(self.models, self._threads, self._router)
-        return await scorer.score(self._ids(prompt), likely)
+        return await self._scorer().score(self._ids(prompt), likely)
+
+    def _scorer(self) -> Scorer:
+        now = self._entered
+        return Scorer(now.models, now.threads, now.router)
 
     @property
     def compute(self) -> Compute:
-        """Where the client computes its own part, and in which dtype it drafts.
-
-        Raises RuntimeError outside of the ``async with`` block.
-        """
+        """Where the client computes its own part, and in which dtype it drafts."""
         return self.models.compute
 
     @property
     def audits(self) -> Audits:
         """The audits of this client's texts so far."""
-        return self._auditor.audits
+        return self._entered.auditor.audits
 
     async def settle(self, seconds: float) -> Audits:
         """Wait until all texts that are due for an audit have been audited, for ``seconds`` at
         most."""
         with contextlib.suppress(asyncio.TimeoutError):
-            await within(seconds, self._auditor.settle())
+            await within(seconds, self._entered.auditor.settle())
         return self.audits
 
     async def find_chain(self) -> list[ChainLink]:
@@ -381,7 +381,7 @@ class SwarmClient:
             WrongWeights: if the model is served, but with other weights.
             OtherQuantization: if these weights are served, but stored another way.
         """
-        return await self._router.chain()
+        return await self._entered.router.chain()
 
     async def look(self) -> ModelStatus:
         """Return which peers serve which layers of the model, and which of them answer now.
@@ -389,7 +389,7 @@ class SwarmClient:
         Raises:
             DirectoryDown: if no node of the network answers.
         """
-        checkpoint = self.models.checkpoint
+        now, checkpoint = self._entered, self.models.checkpoint
         return await look_at(
-            entry_of(checkpoint), self._swarm.directory, self._pinger, checkpoint.siblings
+            entry_of(checkpoint), now.swarm.directory, now.pinger, checkpoint.siblings
         )

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from swarm.audit.guard import Guard
 from swarm.client.by_owner import ByOwner
-from swarm.client.cpu_threads import ONE_EACH, CpuThreads
+from swarm.client.cpu_threads import ONE_EACH, Cores, CpuThreads, Executors
 from swarm.client.grammar import Grammars
 from swarm.decoding.calibration import Calibrations
 from swarm.decoding.confidence import Confidence
@@ -22,6 +22,7 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import AUTOMATIC, SMALL_WEIGHTS, ComputeOptions
 from swarm.model.device import choose_device
 from swarm.model.drafts.choice import Draft, load_any_draft
+from swarm.model.drafts.draft import DraftModel
 from swarm.model.head import Head
 from swarm.model.quantization import Quantization
 from swarm.outputs import Compute
@@ -106,6 +107,15 @@ class ClientModels:
     def grammars(self) -> Grammars:
         """Compiles constraints of answers; shared by all generations."""
         return Grammars(self.tokenizer, self.checkpoint.vocab_size)
+
+    def share_cores(self, executors: Executors) -> Executors:
+        """Return executors for the same threads, in which drafting and judging have all cores while
+        the other one has nothing to do."""
+        cores = Cores(self.threads)
+        branching = self.draft.branching if isinstance(self.draft, DraftModel) else None
+        if self.threads.tuned and branching is not None:
+            branching.watch = cores
+        return cores.share(executors)
 
     @property
     def compute(self) -> Compute:

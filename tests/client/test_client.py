@@ -126,9 +126,30 @@ def test_a_loop_that_is_left_early_ends_the_generation(blocking: BlockingClient)
     assert blocking.generate(PROMPTS[0], max_new_tokens=2).stats.new_tokens == 2
 
 
-async def test_who_has_not_entered_is_told(threaded: ThreadedSwarm):
-    with pytest.raises(RuntimeError, match="`async with` block"):
-        SwarmClient(locate(TARGET), network=threaded.network).stream("Problem")
+async def test_who_has_not_entered_or_has_left_is_told(threaded: ThreadedSwarm):
+    client = SwarmClient(locate(TARGET), network=threaded.network)
+
+    async def ask_all() -> None:
+        for ask in (
+            lambda: client.models,
+            lambda: client.compute,
+            lambda: client.audits,
+            lambda: client.stream("Problem"),
+            lambda: client.chat_prompt([]),
+        ):
+            with pytest.raises(RuntimeError, match="`async with` block"):
+                ask()
+        for work in (client.look(), client.find_chain(), client.settle(1), client.read("Problem")):
+            with pytest.raises(RuntimeError, match="`async with` block"):
+                await work
+
+    await ask_all()
+    async with client:
+        assert client.audits.texts == 0
+    await ask_all()
+
+
+def test_who_has_not_opened_a_blocking_client_is_told(threaded: ThreadedSwarm):
     client = BlockingClient(locate(TARGET), network=threaded.network)
     with pytest.raises(RuntimeError, match="the client is not open"):
         client.generate("Problem")

@@ -1,9 +1,14 @@
 """What a client holds of the models."""
 
+from concurrent.futures import Executor
+from dataclasses import replace
+
+import pytest
 import torch
 
 from helpers.loopback import WORDS
 from helpers.models import VOCAB
+from swarm.client.cpu_threads import Cores, CpuThreads, Executors
 from swarm.client.models import ClientModels
 from swarm.model.compute import ComputeOptions
 from swarm.outputs import Compute
@@ -43,3 +48,14 @@ def test_large_models_on_the_cpu_share_its_threads(target, draft, monkeypatch):
     compute = ClientModels.load(target, draft).compute
     assert (compute.judging_threads, compute.drafting_threads) == (4, 4)
     assert ClientModels.load(target, None).compute.judging_threads == 8
+
+
+@pytest.mark.parametrize("tuned", [True, False])
+def test_a_draft_model_is_watched_where_it_shares_the_cores(tuned, target, draft):
+    models = replace(
+        ClientModels.load(target, draft), threads=CpuThreads(1, 1, alone=2, tuned=tuned)
+    )
+    executor = Executor()
+    shared = models.share_cores(Executors(executor, executor))
+    assert isinstance(models.draft.branching.watch, Cores) == tuned
+    assert (shared.drafting is not executor) == (shared.judging is not executor) == tuned
