@@ -272,9 +272,9 @@ class Router:
         """
         layers = wanted.last - wanted.first
         stale = self._clock() - self.book.surveyed_at_s > fresh_s
-        tries = [(stale, False), (True, False), (False, True)]
+        tries = [(False, False), (True, False), (False, True)]
         missing: list[Span] = []
-        for survey, resort in tries if last_resort else tries[:2]:
+        for survey, resort in tries[1 if stale else 0 : 3 if last_resort else 2]:
             if survey:
                 await self._survey()
             found = await self._reach(wanted, missing if resort else ())

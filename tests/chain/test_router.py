@@ -246,6 +246,20 @@ async def test_stale_knowledge_of_many_is_renewed_once() -> None:
     assert directory.surveys == 2
 
 
+async def test_where_layers_are_missing_the_directory_is_read_once_for_each_question() -> None:
+    """Nobody has changed it between two surveys in a row, and each takes many nodes' time."""
+    now = [100.0]
+    router, directory = router_of([], lambda: now[0])
+    avoid = {peer_id for peer_id, (_, last) in zip(IDS, SPANS, strict=True) if last == LAYERS}
+    for surveys in (1, 2, 3):  # at the start, with what is known, and when that is stale
+        with pytest.raises(MissingLayers):
+            await soon(router.chain(avoid))
+        assert directory.surveys == surveys
+        now[0] += router_module.FRESH_S * surveys
+    assert await soon(router.spare(2, 4, avoid, "float32")) is None
+    assert directory.surveys == 4
+
+
 async def test_what_is_outdated_since_the_directory_was_asked_is_not_believed() -> None:
     router, _ = router_of([5], lambda: 100.0)
     looking = asyncio.create_task(router._survey())
