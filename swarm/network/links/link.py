@@ -240,17 +240,22 @@ class Link(abc.ABC):
             return self._held.put_nowait((due, data))
         while not self.closed:  # which the releaser sees to, if the other side takes nothing
             with contextlib.suppress(asyncio.TimeoutError):
-                return await within(SEND_TIMEOUT_S, self._held.put((due, data)))
-        raise LinkClosed(self.address, self._lost)
+                await within(SEND_TIMEOUT_S, self._held.put((due, data)))
+                break
+        if self.closed:  # the room is that of messages that are lost, and so is this one
+            raise LinkClosed(self.address, self._lost or "it was closed")
 
     async def _release(self) -> None:
         """Let each message go when its time has come, in order. Ends with the link."""
-        with contextlib.suppress(LinkClosed):
+        try:
             while True:
                 due, data = await self._held.get()
                 await asyncio.sleep(due - time.monotonic() - TIMER_S)
                 while time.monotonic() < due:  # noqa: ASYNC110 (nothing is waited for but time)
                     await asyncio.sleep(0)
                 await self._send_now(data)
-        while not self._held.empty():  # so that senders that wait for room end
-            self._held.get_nowait()
+        except LinkClosed:
+            pass
+        finally:
+            while not self._held.empty():  # so that senders that wait for room end
+                self._held.get_nowait()

@@ -26,7 +26,7 @@ from swarm.network.links import handshake
 from swarm.network.links.dialer import Dialer
 from swarm.network.links.link import Link, LinkClosed
 from swarm.network.links.websocket import PATH
-from swarm.util.tasks import LATE_S
+from swarm.util.tasks import LATE_S, within
 from swarm.wire.codec import MAX_MESSAGE_BYTES, WireError, encode
 from swarm.wire.faults import FaultCode
 from swarm.wire.messages import Fault, Ping, Pong, WireMessage
@@ -269,6 +269,18 @@ async def test_a_slow_reader_that_does_read_gets_everything(
         go_on.set()
         await soon(sending)
         await soon(finished.wait())
+
+
+async def test_close_ends_senders_that_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "MAX_HELD", 2)
+    async with Server(silent) as server, dialed(server, 1.0) as link:
+        link.delay_ms = 3600e3
+        sends = (link.send(Ping(nonce=1)) for _ in range(5))
+        sending = asyncio.gather(*sends, return_exceptions=True)
+        await asyncio.wait({sending}, timeout=0.1)
+        await link.close()
+        sent = await within(links.SEND_TIMEOUT_S / 2, sending)
+        assert sum(isinstance(each, LinkClosed) for each in sent) >= 2
 
 
 async def test_close_does_not_wait_for_who_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
