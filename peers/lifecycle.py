@@ -77,7 +77,7 @@ class Lifecycle:
         Where the layers to move to cannot be loaded, the old ones are served on.
 
         Args:
-            placing: chooses the layers, and claims them by `claim`.
+            selection: chooses the layers, and claims them by `claim`.
             capacity: how many fit here.
         """
         layers = await selection.choose()

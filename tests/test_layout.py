@@ -1,8 +1,11 @@
-"""The layout that a reader relies on: short files, and one thing for each name."""
+"""The layout that a reader relies on: short files, one thing for each name, and docstrings that
+explain what is there."""
 
 import ast
 from collections import Counter
 from pathlib import Path
+
+from helpers.docstrings import Program
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_LINES = 400
@@ -30,3 +33,8 @@ def test_no_class_name_stands_on_two_things() -> None:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_docstrings_explain_what_is_there() -> None:
+    program = Program(ast.parse(path.read_text("utf-8")) for path in sources("swarm", "peers"))
+    assert "\n".join(program.explained_in_vain()) == ""

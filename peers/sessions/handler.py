@@ -76,7 +76,7 @@ class Handler:
 
     Attributes:
         sessions: the open ones.
-        tally: what was done since the start.
+        counters: what was done since the start.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ class NextLinks:
         faulted: called with every fault that a next peer reports, and the link it came over.
         lost: called when a link is closed.
         dials: limits dials in vain; None for no limit.
-        tally: has what went over links that are closed.
+        counters: have what went over links that are closed.
     """
 
     def __init__(

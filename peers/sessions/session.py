@@ -48,7 +48,7 @@ class PeerSession:
 
     Args:
         opening: the message that opened it. The cache, and the history, hold what it begins with.
-        outlet: where outputs go; the session closes it.
+        downstream: where outputs go; the session closes it.
         reserved: its part of the cache budget; the registry gives it back.
         failed: called once, by the session's own task, when the session cannot go on.
         clock: seconds, monotonic.

@@ -30,8 +30,7 @@ class DistillSettings:
         model: the target, a folder or hub id.
         out: the folder of the head. Texts and the state of the training lie in it, too, so that the
             same command goes on after an interruption.
-        prompts: as token ids.
-        texts: a folder of earlier texts of the target, in place of prompts.
+        texts: a folder of earlier texts of the target, in place of texts that it writes now.
         tokens: that the target writes, at most.
         minutes: for all, writing and training.
         passes: over the texts, at most.

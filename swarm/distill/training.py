@@ -75,7 +75,6 @@ class Training:
     Attributes:
         seconds: of training so far.
         passes: over the texts so far, with a fraction.
-        done: whether the recipe is fulfilled.
     """
 
     def __init__(self, head: TrainableHead, frozen: Frozen, recipe: Recipe) -> None:

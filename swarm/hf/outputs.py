@@ -18,9 +18,10 @@ from swarm.request import Request
 class SwarmGenerateOutput(GenerateDecoderOnlyOutput):  # type: ignore[misc, unused-ignore]
     """transformers' output, with the texts, routes and statistics of a swarm.
 
+    Its hidden states are those of the last layer: for every step a tuple of one tensor ``[rows, 1,
+    hidden]``.
+
     Attributes:
-        hidden_states: for every step a tuple of one tensor ``[rows, 1, hidden]``, of the last
-            layer.
         generations: of every row, its text, route and statistics; None for rows that a stopping
             criterion ended.
     """
