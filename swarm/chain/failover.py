@@ -13,8 +13,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from swarm.chain.blame import broken_by
 from swarm.chain.session import ChainSession
@@ -261,23 +260,25 @@ class Repairer:
         session = self._session
         await self._dismiss([link for link in session.chain if link.peer_id in broken])
         while gap := _first_gap(session.chain, broken):
-            start, end = gap
             await self._standby.follow(broken, held)
-            before = session.chain[start - 1] if start else None
-            behind = session.chain[end] if end < len(session.chain) else None
-            if spare := await self._standby.take(session.chain[start], broken):
-                behind = behind if end == start + 1 else None  # it has failed, too
-                end, new = start + 1, [spare.link]
+            before = session.chain[gap.start - 1] if gap.start else None
+            behind = session.chain[gap.stop] if gap.stop < len(session.chain) else None
+            if spare := await self._standby.take(session.chain[gap.start], broken):
+                filled = _Gap(gap.start, gap.start + 1)
+                new = [spare.link]
+                behind = behind if filled == gap else None  # it has failed, too
                 filling = self._step_in(before, spare, behind, held)
             else:
-                new = await self._span(session.chain[start:end], avoid)
+                filled = gap
+                new = await self._span(session.chain[gap.start : gap.stop], avoid)
                 filling = self._bring_in(before, new, behind, held)
             try:
                 await filling
             except BaseException:
                 await self._dismiss(new)
                 raise
-            session.protocol.go_on([*session.chain[:start], *new, *session.chain[end:]], held.epoch)
+            first, rest = session.chain[: filled.start], session.chain[filled.stop :]
+            session.protocol.go_on([*first, *new, *rest], held.epoch)
             # a peer that failed only because it had kept nothing may be part of the chain again
             broken -= {link.peer_id for link in new}
         await self._standby.follow(broken, held)
@@ -386,12 +387,14 @@ class Repairer:
         await asyncio.gather(*(take_leave(link.connection, goodbye) for link in links))
 
 
-def _first_gap(chain: Collection[ChainLink], broken: set[str]) -> tuple[int, int] | None:
-    """Return where the first failed peers in a row are in the chain: ``[start, end)``."""
-    start = 0
-    for failed, links in groupby(chain, lambda link: link.peer_id in broken):
-        end = start + len(list(links))
-        if failed:
-            return start, end
-        start = end
-    return None
+class _Gap(NamedTuple):
+    """Peers of a chain that failed, in a row: those at the places ``[start, stop)``."""
+
+    start: int
+    stop: int
+
+
+def _first_gap(chain: Collection[ChainLink], broken: set[str]) -> _Gap | None:
+    failed = [place for place, link in enumerate(chain) if link.peer_id in broken]
+    in_a_row = [place for number, place in enumerate(failed) if place == failed[0] + number]
+    return _Gap(in_a_row[0], in_a_row[-1] + 1) if in_a_row else None
