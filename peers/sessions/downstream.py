@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -9,8 +10,8 @@ from peers.compute.history import History
 from peers.compute.scheduler import Computed
 from peers.counters import Counters
 from peers.faults import SessionFault
-from peers.sessions import replay as replay
 from peers.sessions.next_links import NextLinks
+from peers.sessions.replay import frames_as_held, replay_frames
 from swarm.model.taps import Taps
 from swarm.network.links.link import Link, LinkClosed
 from swarm.network.links.replica_feed import ReplicaFeed
@@ -30,6 +31,13 @@ from swarm.wire.tensors import WireTensor
 from swarm.wire.token_tree import BEGINNING, Placement, TokenTree, replayed
 
 log = logging.getLogger(__name__)
+
+
+class _StandingBy(NamedTuple):
+    """A peer that stands by for the next one, and what it is fed by."""
+
+    hop: Hop
+    feed: ReplicaFeed[Link]
 
 
 class Downstream:
@@ -67,7 +75,7 @@ class Downstream:
         self.passed = opening.fork.count if opening.fork is not None else BEGINNING
         self._links = links
         self._counters = counters or Counters()
-        self._standby: tuple[Hop, ReplicaFeed[Link]] | None = None
+        self._standby: _StandingBy | None = None
         self._closing: set[asyncio.Task[None]] = set()  # feeds that are over
 
     @property
@@ -119,7 +127,7 @@ class Downstream:
             # the peer that stands by goes first: so it holds everything that has been answered
             if self._standby is not None:
                 again = {"tail": 0, "replay": 0, "compute_ms": (), "queue_ms": ()}
-                self._standby[1].put(frame.model_copy(update=again))
+                self._standby.feed.put(frame.model_copy(update=again))
             if replay != -1:
                 await self._pass(frame.model_copy(update={"replay": replay, **times}))
             await self._tell_taps(frame, taps)
@@ -177,20 +185,18 @@ class Downstream:
         """
         self._stand_down()
         if hop is not None and self.history is not None:
-            everything = replay.as_it_stands(self.opening.session, tree, self.history)
-            self._standby = (
-                hop,
-                ReplicaFeed(
-                    lambda: self._links.to(hop, self.opener), self._links.release, everything
-                ),
+            everything = frames_as_held(self.opening.session, tree, self.history)
+            feed = ReplicaFeed(
+                lambda: self._links.to(hop, self.opener), self._links.release, everything
             )
+            self._standby = _StandingBy(hop, feed)
 
     def lose(self, link: Link, code: FaultCode, text: str) -> SessionFault | None:
         """Send nothing more over ``link``.
 
         Returns what the client has to know; None if it was not the link to the next peer.
         """
-        if self._standby is not None and self._standby[1].uses(link):
+        if self._standby is not None and self._standby.feed.uses(link):
             self._stand_down()
         if self.hop is None or self.link is not link:
             return None
@@ -220,7 +226,7 @@ class Downstream:
 
     def _stand_down(self) -> None:
         if self._standby is not None:
-            closing = asyncio.create_task(self._standby[1].close())
+            closing = asyncio.create_task(self._standby.feed.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
             self._standby = None
@@ -231,10 +237,10 @@ class Downstream:
         If that peer stood by, it is the link of its feed, after all of the feed was sent.
         """
         hop = reroute.next
-        if self._standby is not None and self._standby[0] == hop:
+        if self._standby is not None and self._standby.hop == hop:
             try:
                 if reroute.replay is None:
-                    return await self._standby[1].finish()
+                    return await self._standby.feed.finish()
             finally:
                 self._stand_down()
         return await self._links.to(hop, self.opener)
@@ -242,7 +248,7 @@ class Downstream:
     async def _replay(self, reroute: Reroute, further: int) -> None:
         assert self.history is not None  # else the session takes no reroute
         chunks = replayed(reroute.root, self.history.length)
-        for frame in replay.frames(
+        for frame in replay_frames(
             reroute.session, reroute.epoch, chunks, self.history.rows, further
         ):
             if self.lost:

@@ -12,7 +12,7 @@ from swarm.wire.tensors import WireTensor
 from swarm.wire.token_tree import ReplayChunk, TokenTree
 
 
-def frames(
+def replay_frames(
     session: SessionId,
     epoch: int,
     chunks: Iterable[ReplayChunk],
@@ -30,7 +30,7 @@ def frames(
         yield replay_frame(session, epoch, chunk, replay, hidden=hidden)
 
 
-def as_it_stands(session: SessionId, tree: TokenTree, history: History) -> Iterator[Frame]:
+def frames_as_held(session: SessionId, tree: TokenTree, history: History) -> Iterator[Frame]:
     """Yield frames with everything that a session holds at the call, also if they are made later.
 
     The trunk must stay. It is not copied, since its rows keep their places; what lies behind it is.
@@ -44,4 +44,4 @@ def as_it_stands(session: SessionId, tree: TokenTree, history: History) -> Itera
             return tail[which.start - trunk : which.stop - trunk]
         return history.rows(which)
 
-    return frames(session, tree.epoch, chunks, rows, replay=0)
+    return replay_frames(session, tree.epoch, chunks, rows, replay=0)

@@ -217,7 +217,7 @@ async def test_one_that_fails_disturbs_nobody(
             await client.ask(LOST), at_the_end_of(span, PATHS), rtol=1e-4, atol=1e-4
         )
         if how != "it has no room":  # of which only its client is told
-            await eventually(lambda: downstream._standby is None or downstream._standby[1].over)
+            await eventually(lambda: downstream._standby is None or downstream._standby.feed.over)
         await goes_on(client, span)
 
 
