@@ -83,6 +83,23 @@ class Placement:
     sees: tuple[int, ...] | None
 
 
+class _Remaining(NamedTuple):
+    """What a session still holds when tokens have been forgotten. Its lists are new ones, to which
+    tokens may be added.
+
+    Attributes:
+        trunk: its new length.
+        keep: rows that move, see `Placement`.
+        serials: of the tokens after the trunk.
+        sees: what these attend to, see `TokenTree`.
+    """
+
+    trunk: int
+    keep: tuple[int, ...]
+    serials: list[int]
+    sees: list[int]
+
+
 @dataclass
 class TokenTree:
     """The tokens that a session holds on one peer. A failing `admit` changes nothing."""
@@ -163,7 +180,8 @@ class TokenTree:
         gap = epoch == self.epoch and first != self.last + 1 and not resumed
         if gap or first <= self.last:
             raise OutOfOrder(epoch, first, f"the last one in epoch {self.epoch} was {self.last}")
-        trunk, keep, serials, sees = self._forget(epoch, root, first)
+        left = self._forget(epoch, root, first)
+        serials, sees = left.serials, left.sees
         held = len(serials)
         if held + count > MAX_TAIL:
             raise OutOfOrder(epoch, first, f"more than {MAX_TAIL} tokens lie behind its root")
@@ -180,16 +198,16 @@ class TokenTree:
         self.epoch = epoch
         self.root = root
         self.last = first + count - 1
-        self.trunk = trunk
+        self.trunk = left.trunk
         self._serials = serials
         self._sees = sees
         self._resumed = replay
         new = sees[held:]
         return Placement(
-            start=trunk + held,
-            keep=keep,
-            positions=tuple(trunk + seen.bit_count() - 1 for seen in new),
-            trunk=trunk,
+            start=left.trunk + held,
+            keep=left.keep,
+            positions=tuple(left.trunk + seen.bit_count() - 1 for seen in new),
+            trunk=left.trunk,
             sees=(
                 None
                 if all(seen == (2 << i) - 1 for i, seen in enumerate(new, held))
@@ -205,14 +223,14 @@ class TokenTree:
         """
         if self.stale(epoch) or epoch == self.epoch:
             raise OutOfOrder(epoch, self.last + 1, f"epoch {self.epoch} is not older")
-        trunk, keep, serials, sees = self._forget(epoch, root, self.last + 1)
+        left = self._forget(epoch, root, self.last + 1)
         self.epoch = epoch
         self.root = root
-        self.trunk = trunk
-        self._serials = serials
-        self._sees = sees
+        self.trunk = left.trunk
+        self._serials = left.serials
+        self._sees = left.sees
         self._resumed = True
-        return Placement(start=trunk, keep=keep, positions=(), trunk=trunk, sees=None)
+        return Placement(left.trunk, left.keep, positions=(), trunk=left.trunk, sees=None)
 
     def beginning(self, root: int, count: int) -> Placement | None:
         """Return which rows hold the first ``count`` tokens of the text that ends with ``root``.
@@ -256,31 +274,26 @@ class TokenTree:
         ancestors = self._sees[index] ^ 1 << index
         return self._serials[ancestors.bit_length() - 1] if ancestors else self.root
 
-    def _forget(
-        self, epoch: int, root: int, first: int
-    ) -> tuple[int, tuple[int, ...], list[int], list[int]]:
-        """Return the new trunk, the rows that move, and the tokens after the trunk: their serials,
-        and what they attend to."""
+    def _forget(self, epoch: int, root: int, first: int) -> _Remaining:
+        """Return what a frame of this epoch with this root, the first of whose tokens is ``first``,
+        leaves of the tokens that are held."""
         newer = epoch > self.epoch
         if newer and root == BEGINNING:
-            return 0, (), [], []
+            return _Remaining(0, (), [], [])
         if root == self.root:
-            return (
-                (self.trunk, (), [], [])
-                if newer
-                else (self.trunk, (), [*self._serials], [*self._sees])
-            )
+            if newer:
+                return _Remaining(self.trunk, (), [], [])
+            return _Remaining(self.trunk, (), [*self._serials], [*self._sees])
         if root not in self._serials:
             raise OutOfOrder(epoch, first, f"its root, number {root}, is not held")
         at, end = self._serials.index(root), len(self._serials)
         leads = set_bits(self._sees[at])
         follows = [] if newer else [i for i in range(at + 1, end) if self._sees[i] >> at & 1]
-        keep = tuple(self.trunk + i for place, i in enumerate((*leads, *follows)) if i != place)
-        return (
-            self.trunk + len(leads),
-            keep,
-            [self._serials[i] for i in follows],
-            _among(follows, self._sees, at + 1),
+        return _Remaining(
+            trunk=self.trunk + len(leads),
+            keep=tuple(self.trunk + i for place, i in enumerate((*leads, *follows)) if i != place),
+            serials=[self._serials[i] for i in follows],
+            sees=_among(follows, self._sees, at + 1),
         )
 
 
