@@ -133,6 +133,22 @@ async def test_a_slow_reader_gets_the_newest_view() -> None:
         assert (await soon(anext(views))).models[0].peers[0].free_cache_tokens >= 4
 
 
+async def test_after_a_look_that_takes_long_there_is_a_pause_as_long() -> None:
+    swarm = Swarm()
+
+    def clock() -> float:
+        """Each look takes a quarter of an hour."""
+        return 900.0 * swarm.looks
+
+    async with (
+        Watch(swarm.look, every_s=0.01, clock=clock) as watch,
+        aclosing(watch.views()) as views,
+    ):
+        await soon(anext(views))
+        await asyncio.sleep(0.1)
+        assert swarm.looks == 1
+
+
 async def test_looks_that_fail_are_told_beside_what_was_seen_before() -> None:
     swarm = Swarm()
     async with watching(swarm, timeout_s=0.05) as watch, aclosing(watch.views()) as views:
