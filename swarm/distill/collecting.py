@@ -54,6 +54,7 @@ def collect(
     """
     waiting: Iterator[Sequence[int]] = islice(iter(prompts), corpus.texts, None)
     began = time.monotonic()
+    before = corpus.written
     new = 0
 
     def wrote(tokens: int) -> None:
@@ -63,7 +64,6 @@ def collect(
         share = max((before + new) / enough.tokens, seconds / enough.seconds)
         show(min(1.0, share), new / max(seconds, 1e-6))
 
-    before = corpus.written
     while corpus.written < enough.tokens and time.monotonic() - began < enough.seconds:
         batch = list(islice(waiting, AT_ONCE))
         if not batch:
