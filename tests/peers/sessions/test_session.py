@@ -6,16 +6,30 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.loopback import eventually, soon, tokens_frame
+from helpers.lone_peer import HIDDEN, MIDDLE, lone_peer
+from helpers.loopback import (
+    WatchedSpan,
+    ask,
+    dialed,
+    eventually,
+    hidden_frame,
+    opening,
+    session_id,
+    soon,
+    tokens_frame,
+)
 from helpers.models import LAYERS
 from helpers.session_bench import MAX_POSITIONS, Neighbour, stage
 from peers.faults import SessionFault
+from peers.sessions import downstream
 from peers.sessions.inbox import MAX_LOST_TOKENS
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.span import Span
 from swarm.model.work import Work
 from swarm.wire.faults import FaultCode
-from swarm.wire.messages import Frame
+from swarm.wire.messages import Fault, Frame, Result
+from swarm.wire.tensors import WireTensor
+from swarm.wire.token_tree import TokenTree
 
 HELD_MS = 500.0  # far longer than a tiny span computes for on a busy machine
 
@@ -263,3 +277,54 @@ async def test_closing_in_the_middle_of_a_computation_does_not_wait_for_it(span:
         # the thread goes on unharmed
         after: Any = await soon(each.scheduler.compute(Neighbour(span)))
         assert after.output.shape[0] == 1
+
+
+@pytest.mark.threat("not-finite")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_a_peer_does_not_pass_on_what_it_failed_to_compute(
+    defended: bool, spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not defended:
+        monkeypatch.setattr(downstream, "_packed", WireTensor.pack)
+    seen = WatchedSpan(spans[1])
+    monkeypatch.setattr(
+        seen,
+        "forward",
+        lambda batch, *_: [torch.full((3, HIDDEN), torch.nan) for _ in batch],
+        False,
+    )
+    async with lone_peer(seen, tiny) as (_, link):  # type: ignore[arg-type]
+        await ask(link, opening(tiny.fingerprint, MIDDLE, LAYERS))
+        answer = await ask(link, hidden_frame(1, torch.zeros(3, HIDDEN)))
+        if defended:
+            assert isinstance(answer, Fault)
+            assert answer.code == FaultCode.INTERNAL
+        else:
+            assert isinstance(answer, Result)
+            assert answer.hidden.unpack().isnan().all()
+
+
+@pytest.mark.threat("out-of-order")
+@pytest.mark.parametrize("defended", [True, False])
+async def test_a_frame_that_continues_nothing_ends_its_session_alone(
+    defended: bool, spans: tuple[Span, ...], tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not defended:  # whatever its serial says, it is placed behind what is held
+        admit = TokenTree.admit
+
+        def anywhere(stream: TokenTree, epoch: int, root: int, first: int, *others: Any) -> Any:
+            return admit(stream, epoch, root, stream.last + 1, *others)
+
+        monkeypatch.setattr(TokenTree, "admit", anywhere)
+    async with lone_peer(spans[2], tiny) as (peer, link), dialed(peer.server) as neighbour:
+        await ask(link, opening(tiny.fingerprint, 0, LAYERS))
+        await ask(neighbour, opening(tiny.fingerprint, 0, LAYERS, session=session_id(2)))
+        await ask(link, tokens_frame(1, (3, 4)))
+        answer = await ask(link, tokens_frame(9, (5,)))
+        assert isinstance(answer, Fault) == defended
+        if isinstance(answer, Fault):
+            assert answer.code == FaultCode.OUT_OF_ORDER
+            assert peer.handler.admission.refusals == {"out_of_order": 1}
+        assert isinstance(
+            await ask(neighbour, tokens_frame(1, (3,), session=session_id(2))), Result
+        )
