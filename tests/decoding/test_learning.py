@@ -14,11 +14,27 @@ from swarm.decoding.drafting.correction import Correction
 from swarm.decoding.drafting.drafter import Source
 from swarm.decoding.learning import learn
 
+BOTH = (Source.COPY, Source.MODEL)
+WIDE = replace(STREAM, leaves=3)
+
+
+def test_every_guess_at_a_place_is_learned_from():
+    decoder = decoder_for([1], WIDE, max_new_tokens=20, sources=BOTH)
+    window = decoder.next_window()
+    decoder.propose(decoder.ask(), [copies(2)])
+    decoder.propose(decoder.ask(), [[]])
+    ask = decoder.ask()
+    decoder.propose(ask, [guesses([2], 3) if path == () else [] for path in ask.paths])
+    right = Guess(Source.COPY, 0, None, 8), Guess(Source.MODEL, 0, 0.9)
+    wrong = Guess(Source.MODEL, 1, 0.05)
+    before = [decoder.confidence.chance(each) for each in (*right, wrong)]
+    answer(decoder, window, 2)
+    after = [decoder.confidence.chance(each) for each in (*right, wrong)]
+    assert [now > then for now, then in zip(after, before, strict=True)] == [True, True, False]
+
 
 def test_what_a_model_guessed_is_corrected_by_what_is_decided_and_copies_are_not():
-    sources = (Source.COPY, Source.MODEL)
-    wide = replace(STREAM, leaves=3)
-    decoder = decoder_for([1], wide, max_new_tokens=20, sources=sources)
+    decoder = decoder_for([1], WIDE, max_new_tokens=20, sources=BOTH)
     decoder.correction = correction = Correction(VOCABULARY)
     window = decoder.next_window()
     decoder.propose(decoder.ask(), [copies(4)])
