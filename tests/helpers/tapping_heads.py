@@ -22,12 +22,41 @@ from helpers.feature_heads import (
     weights,
 )
 from helpers.models import VOCAB
+from swarm.decoding.drafting.drafter import Drafted
+from swarm.decoding.drafting.feature import Feature
+from swarm.model.checkpoint import Checkpoint
+from swarm.model.compute import ComputeOptions
+from swarm.model.drafts.choice import Draft, load_any_draft
 
 TAPS = (0, 1, 3)
 KEPT = [token for token in range(VOCAB) if token % 3]  # of a trimmed vocabulary
 BLOCK = 5
 MASK = 96
 RANK = 8
+
+PLAIN = ComputeOptions(device="cpu", draft_dtype="float32")
+TEXT = [5, 9, 40, 7, 33, 21]
+OUTPUTS = list(torch.randn(8, len(TAPS), HIDDEN, generator=torch.Generator().manual_seed(3)))
+
+
+def load(name: Path, target: Path) -> Draft:
+    """The head of a folder, ready to draft for a target."""
+    checkpoint = Checkpoint.open(str(target))
+    return load_any_draft(str(name), checkpoint, checkpoint.tokenizer(), PLAIN)
+
+
+def features(count: int) -> list[Feature]:
+    """What the target's layers gave at the first tokens of `TEXT`."""
+    return [Feature(at, (), output) for at, output in enumerate(OUTPUTS[:count])]
+
+
+def close(guess: Drafted, expected: Tensor) -> bool:
+    """Whether a guess was made of these logits, but for rounding."""
+    assert guess.logits is not None
+    assert guess.logits.isfinite().equal(expected.isfinite())
+    told = expected.isfinite()
+    error = (guess.logits[told] - expected[told]).norm() / expected[told].norm()
+    return float(error) < 1e-4
 
 
 def save(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Path:
