@@ -97,7 +97,7 @@ class PeerServer:
         self._options = options
         self._prepared = prepared
         self._emit = emit
-        self._door = HandshakeLimiter(me)
+        self._limiter = HandshakeLimiter(me)
         self._dialer = Dialer(me, options.link_ms)
         self._handler = Handler(
             checkpoint.fingerprint,
@@ -168,13 +168,13 @@ class PeerServer:
     async def _listen(self) -> None:
         options = self._options
         port = await self._open.enter_async_context(
-            listening(self._door, options.host, options.port, self._answer, options.link_ms)
+            listening(self._limiter, options.host, options.port, self._answer, options.link_ms)
         )
         self._open.push_async_callback(self._handler.close)
         self.reach = AnnouncedAddresses(
             options.network,
             options.announce or own_address(options.host, port),
-            self._door,
+            self._limiter,
             self._answer,
             exact=options.announce is not None,
             delay_ms=options.link_ms,

@@ -20,7 +20,7 @@ MAX_AHEAD = 1 << 16
 
 @contextlib.asynccontextmanager
 async def listening(
-    door: HandshakeLimiter,
+    limiter: HandshakeLimiter,
     host: str,
     port: int,
     serve: Callable[[Link], Awaitable[None]],
@@ -35,11 +35,11 @@ async def listening(
     Raises:
         CannotListen: if the port is taken.
     """
-    identity, loop = door.me.identity, asyncio.get_running_loop()
+    identity, loop = limiter.me.identity, asyncio.get_running_loop()
 
     async def take(request: web.Request) -> web.StreamResponse:
         link, response = await accept(request, identity.certificate_fingerprint, delay_ms)
-        if await door.admits(link):
+        if await limiter.admits(link):
             cast(_Caller, request.protocol).come_in()
             await serve(link)
         return response
@@ -51,7 +51,7 @@ async def listening(
     try:
         try:
             server = await loop.create_server(
-                lambda: _Caller(cast(web.Server, runner.server), door, loop),
+                lambda: _Caller(cast(web.Server, runner.server), limiter, loop),
                 host,
                 port,
                 ssl=identity.server_ssl_context(),
@@ -74,22 +74,23 @@ class _Caller(web.RequestHandler):
     handshake is over.
     """
 
-    __slots__ = ("_ahead", "_door", "_held", "_timer", "_visit")
+    __slots__ = ("_ahead", "_held", "_limiter", "_ticket", "_timer")
 
     def __init__(
-        self, server: web.Server, door: HandshakeLimiter, loop: asyncio.AbstractEventLoop
+        self, server: web.Server, limiter: HandshakeLimiter, loop: asyncio.AbstractEventLoop
     ) -> None:
         super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type]
-        self._door = door
-        self._visit: HandshakeTicket | None = None
+        self._limiter = limiter
+        self._ticket: HandshakeTicket | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ahead = 0
         self._held = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._visit = self._door.enter((transport.get_extra_info("peername") or ("somebody",))[0])
-        if self._visit is None:
+        address = (transport.get_extra_info("peername") or ("somebody",))[0]
+        self._ticket = self._limiter.enter(address)
+        if self._ticket is None:
             cast(asyncio.Transport, transport).abort()
         else:
             due = self._loop.time() + handshake.HELLO_TIMEOUT_S
@@ -105,25 +106,25 @@ class _Caller(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._visit is not None and not self._visit.over:
+        if self._ticket is not None and not self._ticket.over:
             self._ahead += len(data)
             if self._ahead > MAX_AHEAD and self.transport is not None:
                 self._held = True
                 self.transport.pause_reading()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._leave_door()
+        self._end_handshake()
         super().connection_lost(exc)
 
     def come_in(self) -> None:
         """Read on: the handshake is over."""
-        self._leave_door()
+        self._end_handshake()
         # else aiohttp goes on by itself
         if self._held and self.transport is not None and not self._reading_paused:
             self.transport.resume_reading()
 
-    def _leave_door(self) -> None:
+    def _end_handshake(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._visit is not None:
-            self._visit.end()
+        if self._ticket is not None:
+            self._ticket.end()

@@ -78,7 +78,7 @@ class AnnouncedAddresses:
 
     Args:
         address: "host:port" at which this peer takes itself to be reachable.
-        door: by which links come in.
+        limiter: by which links come in.
         serve: has every link that comes over a relay.
         exact: the operator named the address; no other one is tried.
         delay_ms: emulated one-way delay of what is sent over relayed links.
@@ -88,7 +88,7 @@ class AnnouncedAddresses:
         self,
         network: Network,
         address: str,
-        door: HandshakeLimiter,
+        limiter: HandshakeLimiter,
         serve: Callable[[Link], Awaitable[None]],
         *,
         exact: bool = False,
@@ -96,10 +96,10 @@ class AnnouncedAddresses:
     ) -> None:
         self.address = address
         self._network = network
-        self._door = door
+        self._limiter = limiter
         self._serve = serve
         self._delay_ms = delay_ms
-        certificate = door.me.identity.certificate_fingerprint
+        certificate = limiter.me.identity.certificate_fingerprint
         self._question = DialRequest(address=address, certificate=certificate, exact=exact)
         self._direct: tuple[str, ...] = (address,)
         self._places: tuple[str, ...] = ()
@@ -130,7 +130,7 @@ class AnnouncedAddresses:
         if _is_loopback(self.address):
             return  # only this computer has it: there is no other node to ask
         self._relay = await insist(lambda: Relay.start(self._network), emit)
-        await self._relay.streams.serve(self._door, self._serve, self._delay_ms)
+        await self._relay.streams.serve(self._limiter, self._serve, self._delay_ms)
         verdict = judge(await self._relay.ask(self._question), self.address)
         self._direct = verdict.direct
         if not verdict.verified:
@@ -210,7 +210,7 @@ class AnnouncedAddresses:
         except SwarmError as error:
             log.warning("no way in through a relay either: %s", error)
         else:
-            await self._relay.streams.serve(self._door, self._serve, self._delay_ms)
+            await self._relay.streams.serve(self._limiter, self._serve, self._delay_ms)
             self._places = await self._relay.wait_for_place(directory.streams, PLACE_TIMEOUT_S)
 
 

@@ -76,7 +76,7 @@ class PeerSession:
         self.reserved = reserved
         self.tree = TokenTree() if opening.fork is None else TokenTree.holding(opening.fork.count)
         self.tree.cancel(opening.epoch)
-        self._speakers = frozenset(filter(None, (opening.previous,)))
+        self._senders = frozenset(filter(None, (opening.previous,)))
         self._cache = cache
         self._scheduler = scheduler
         self._limits = limits
@@ -105,11 +105,11 @@ class PeerSession:
 
     def takes_frames_from(self, link: Link) -> bool:
         """Whether a link may send frames: the client's, or that of a peer that it has named."""
-        return self.obeys(link) or link.peer_id in self._speakers
+        return self.obeys(link) or link.peer_id in self._senders
 
     def accept_from(self, message: AcceptFrom) -> Accepting:
         """Take frames from other peers from now on; return the answer."""
-        self._speakers = frozenset(message.speakers)
+        self._senders = frozenset(message.speakers)
         return Accepting(session=message.session, speakers=message.speakers)
 
     def accept(self, frame: Frame) -> None:

@@ -34,7 +34,7 @@ class PeerLife:
         self._rng = swarm.rng
         self.over = False  # whether it left by itself
         self._ends_s = swarm.now_s + lifetime_s
-        self._berth: RecordSlot | None = None
+        self._slot: RecordSlot | None = None
         self._listing = ModelListSlot(member.peer_id, FINGERPRINT, swarm.rng)
         self._shard: Shard | None = None  # where our record lies
         self._listed_at: str | None = None
@@ -171,15 +171,15 @@ class PeerLife:
         now_s = self.swarm.now_s
         dht = self.swarm.dht
         tree = block_of(member.first, self.swarm.model_layers)
-        if self._berth is None or (self._shard is not None and self._shard.tree != tree):
-            self._berth = RecordSlot(member.peer_id, self._rng)
+        if self._slot is None or (self._shard is not None and self._shard.tree != tree):
+            self._slot = RecordSlot(member.peer_id, self._rng)
         way = way_of(member.peer_id)
-        while (depth := self._berth.wanted(now_s)) is not None:
+        while (depth := self._slot.wanted(now_s)) is not None:
             (found,) = dht.read([Shard(tree, way[:depth])], now_s, Cost())
-            self._berth.saw(
+            self._slot.saw(
                 [entry.peer_id for entry in found if entry.peer_id != member.peer_id], now_s
             )
-        shard = Shard(tree, way[: self._berth.depth])
+        shard = Shard(tree, way[: self._slot.depth])
         self._list(now_s)
         if self._shard is not None and self._shard != shard:
             dht.remove(self._shard, member.peer_id)
@@ -190,7 +190,7 @@ class PeerLife:
         listing = self._listing
         dht = self.swarm.dht
         way = way_of(FINGERPRINT)
-        assert self._berth is not None
+        assert self._slot is not None
         while (depth := listing.wanted(now_s)) is not None:
             (found,) = dht.read([models_key("sim", way[:depth])], now_s, Cost())
             others = [
@@ -198,7 +198,7 @@ class PeerLife:
                 for entry in found
                 if entry.peer_id != self.member.peer_id
             ]
-            listing.saw(others, now_s, crowd=2**self._berth.depth)
+            listing.saw(others, now_s, crowd=2**self._slot.depth)
         key = models_key("sim", way[: listing.depth]) if listing.listed else None
         if self._listed_at is not None and self._listed_at != key:
             dht.remove(self._listed_at, self.member.peer_id)

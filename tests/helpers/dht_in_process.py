@@ -127,7 +127,7 @@ class Swarm:
             f"/ip4/127.0.0.1/tcp/1/p2p/{node.daemon.peer_id.to_base58()}" for node in through
         ]
         await enter(dht, addresses)
-        await look_around(dht, [dht.node_id, DHTID.from_bytes(daemon.gate.density.place)])
+        await look_around(dht, [dht.node_id, DHTID.from_bytes(daemon.gate.eclipse.place)])
         return DirectoryNode(daemon, dht, (), ())
 
     async def attack(self, key: str, count: int) -> list[PeerID]:

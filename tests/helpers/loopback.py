@@ -130,7 +130,7 @@ class Server:
         identity: Identity | None = None,
     ) -> None:
         self.identity = identity or Identity.generate()
-        self.door = HandshakeLimiter(LocalMember(self.identity, network))
+        self.limiter = HandshakeLimiter(LocalMember(self.identity, network))
         self._life = contextlib.AsyncExitStack()
         self.links: list[Link] = []  # that have completed the handshake
         self._serve = serve
@@ -171,7 +171,7 @@ class Server:
                 await link.close()
 
         port = await self._life.enter_async_context(
-            listening(self.door, "127.0.0.1", 0, take, self._delay_ms)
+            listening(self.limiter, "127.0.0.1", 0, take, self._delay_ms)
         )
         self.address = f"127.0.0.1:{port}"
         return self
@@ -262,7 +262,7 @@ class Peer:
         self.span = span
         self.fingerprint = fingerprint
         self.server = Server(lambda link: self.handler.serve(link))
-        self.dialer = Dialer(self.server.door.me)
+        self.dialer = Dialer(self.server.limiter.me)
         self.handler = Handler(
             fingerprint,
             self.dialer,

@@ -67,11 +67,11 @@ def spoken(network: Network) -> None:
 
 
 async def opened(network: Network) -> None:
-    door = HandshakeLimiter(LocalMember(Identity.generate(), network))
-    where = door.me.identity.certificate_fingerprint, door.me.peer_id
+    limiter = HandshakeLimiter(LocalMember(Identity.generate(), network))
+    where = limiter.me.identity.certificate_fingerprint, limiter.me.peer_id
     async with AsyncExitStack() as life:
         address = (
-            f"127.0.0.1:{await life.enter_async_context(listening(door, '127.0.0.1', 0, pong))}"
+            f"127.0.0.1:{await life.enter_async_context(listening(limiter, '127.0.0.1', 0, pong))}"
         )
         dialer, websockets = Dialer(LocalMember(Identity.generate(), network)), WebSockets()
         life.push_async_callback(dialer.close)

@@ -23,7 +23,7 @@ class Hanging(Server):
 
     def __init__(self) -> None:
         super().__init__(pong)
-        self.door.admits = self._hang  # type: ignore[method-assign]
+        self.limiter.admits = self._hang  # type: ignore[method-assign]
 
     async def _hang(self, link: Link) -> bool:
         self.links.append(link)

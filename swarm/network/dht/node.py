@@ -101,7 +101,7 @@ class DirectoryNode:
                 else [str(address) for address in await daemon.get_visible_maddrs()]
             )
             dht = await start_dht(daemon, identity, network, client_mode)
-            places = [dht.node_id, DHTID.from_bytes(daemon.gate.density.place)]
+            places = [dht.node_id, DHTID.from_bytes(daemon.gate.eclipse.place)]
             if bootstrap_node:
                 await meet(dht, network.bootstrap)
             else:
@@ -158,13 +158,13 @@ class DirectoryNode:
         """Measure again how densely nodes stand, if the last time was long ago."""
         if time.monotonic() - self.gauged_at > _GAUGE_INTERVAL_S:
             self.gauged_at = time.monotonic()
-            density = self.daemon.gate.density
-            density.move()
-            await self.dht.find_nearest_nodes([DHTID.from_bytes(density.place)])
+            eclipse = self.daemon.gate.eclipse
+            eclipse.move()
+            await self.dht.find_nearest_nodes([DHTID.from_bytes(eclipse.place)])
 
     def _crowded(self, keys: Iterable[str]) -> list[str]:
         return [
-            key for key in keys if self.daemon.gate.density.crowded(DHTID.generate(key).to_bytes())
+            key for key in keys if self.daemon.gate.eclipse.crowded(DHTID.generate(key).to_bytes())
         ]
 
     @property

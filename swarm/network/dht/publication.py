@@ -28,7 +28,7 @@ class Publication:
 
     def __init__(self, record: PeerRecord, rng: random.Random) -> None:
         self._record = record
-        self._berth = RecordSlot(record.peer_id, rng)
+        self._slot = RecordSlot(record.peer_id, rng)
         self._listing = ModelListSlot(record.peer_id, record.fingerprint, rng)
 
     def is_for(self, record: PeerRecord) -> bool:
@@ -37,7 +37,7 @@ class Publication:
 
     def wanted(self, now_s: float) -> list[str]:
         """Return the keys to look at now."""
-        depth, listed_depth = self._berth.wanted(now_s), self._listing.wanted(now_s)
+        depth, listed_depth = self._slot.wanted(now_s), self._listing.wanted(now_s)
         keys = [] if depth is None else [self._record.key(depth)]
         return (
             keys if listed_depth is None else [*keys, self._record.model_record().key(listed_depth)]
@@ -54,16 +54,16 @@ class Publication:
             ]
             for key, records in found.items()
         }
-        depth, listed_depth = self._berth.wanted(now_s), self._listing.wanted(now_s)
+        depth, listed_depth = self._slot.wanted(now_s), self._listing.wanted(now_s)
         if depth is not None and (key := self._record.key(depth)) in here:
-            self._berth.saw([r.peer_id for r in here[key] if isinstance(r, PeerRecord)], now_s)
+            self._slot.saw([r.peer_id for r in here[key] if isinstance(r, PeerRecord)], now_s)
         if listed_depth is not None and (key := entry.key(listed_depth)) in here:
             entries = [(r.fingerprint, r.peer_id) for r in here[key] if isinstance(r, ModelRecord)]
-            self._listing.saw(entries, now_s, crowd=2**self._berth.depth)
+            self._listing.saw(entries, now_s, crowd=2**self._slot.depth)
 
     def stores(self, record: PeerRecord) -> dict[str, Record]:
         """Return what to write for this record, by key."""
-        stores: dict[str, Record] = {record.key(self._berth.depth): record}
+        stores: dict[str, Record] = {record.key(self._slot.depth): record}
         if self._listing.listed:
             entry = record.model_record()
             stores[entry.key(self._listing.depth)] = entry

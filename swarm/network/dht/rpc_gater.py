@@ -59,7 +59,7 @@ class RpcGater:
     """Checks the calls of one node, in both directions.
 
     Attributes:
-        density: how densely other nodes' ids stand.
+        eclipse: tells by how densely other nodes' ids stand whether a key is surrounded.
         clock: our clock beside those of other nodes.
         answered, refused: calls since the start.
 
@@ -74,12 +74,12 @@ class RpcGater:
         clock: Callable[[], float] = time.monotonic,
         time_of_day: Callable[[], float] = time.time,
     ) -> None:
-        self.density = EclipseDetector()
+        self.eclipse = EclipseDetector()
         self.clock = ClockSkew(time_of_day)
         self.answered = 0
         self.refused = 0
         self._network = network
-        self._seal = (
+        self._auth = (
             RpcAuthenticator(network.key, frozenset({PING}), time_of_day)
             if network.key is not None
             else None
@@ -111,8 +111,8 @@ class RpcGater:
     ) -> bytes:
         with self._turn(call.caller):
             nonce = b""
-            if self._seal is not None:
-                request, nonce = self._seal.open_request(call, request)
+            if self._auth is not None:
+                request, nonce = self._auth.open_request(call, request)
             if call.name in (STORE, FIND) and not self._network.admits(call.caller):
                 raise CallRefused("this peer id is not on the list of members")
             if not self._calls.take(call.caller) or not self._sent.has(call.caller, 0):
@@ -121,7 +121,7 @@ class RpcGater:
             self._check(call, message)
             answer: bytes = (await work(message)).SerializeToString()
             self._sent.draw(call.caller, len(answer))
-            return answer if self._seal is None else self._seal.answer(call, nonce, answer)
+            return answer if self._auth is None else self._auth.answer(call, nonce, answer)
 
     async def ask(
         self,
@@ -135,11 +135,11 @@ class RpcGater:
         Raises ValueError if the answer as a whole cannot be.
         """
         request, nonce, asked_at = message.SerializeToString(), b"", self.clock.steady()
-        if self._seal is not None:
-            request, nonce = self._seal.request(call, request)
+        if self._auth is not None:
+            request, nonce = self._auth.request(call, request)
         answer = await send(request)
-        if self._seal is not None:
-            answer = self._seal.open_answer(call, nonce, answer)
+        if self._auth is not None:
+            answer = self._auth.open_answer(call, nonce, answer)
         if call.name == PING:
             pong = parse(answer)
             self.clock.told(call.callee, pong.dht_time, asked_at)
@@ -151,7 +151,7 @@ class RpcGater:
         found = parse(answer)
         for key, result in zip(message.keys, found.results, strict=False):
             _sift(result)
-            self.density.saw(key, result.nearest_node_ids)
+            self.eclipse.saw(key, result.nearest_node_ids)
         return found
 
     @contextlib.contextmanager

@@ -77,8 +77,8 @@ async def _introduce(link: Link, me: LocalMember, expected: str) -> None:
 class HandshakeTicket:
     """A place among the unfinished handshakes, until it is given back by `end`."""
 
-    def __init__(self, door: "HandshakeLimiter", address: str) -> None:
-        self._door = door
+    def __init__(self, limiter: "HandshakeLimiter", address: str) -> None:
+        self._limiter = limiter
         self._address = address
         self.over = False
 
@@ -86,7 +86,7 @@ class HandshakeTicket:
         """May be called twice."""
         if not self.over:
             self.over = True
-            self._door.left(self._address)
+            self._limiter.left(self._address)
 
 
 class HandshakeLimiter:

@@ -161,7 +161,7 @@ class Streams:
 
     async def serve(
         self,
-        door: HandshakeLimiter,
+        limiter: HandshakeLimiter,
         handle: Callable[[Link], Awaitable[None]],
         delay_ms: float = 0.0,
     ) -> None:
@@ -176,13 +176,13 @@ class Streams:
             caller = str(info.peer_id)
             binding = self._binding(caller, self._own_id)
             async with StreamLink(reader, writer, f"...{caller[-8:]}", delay_ms, binding) as link:
-                visit = door.enter(RELAYED)
-                if visit is None:
+                ticket = limiter.enter(RELAYED)
+                if ticket is None:
                     return
                 try:
-                    admitted = await door.admits(link)
+                    admitted = await limiter.admits(link)
                 finally:
-                    visit.end()
+                    ticket.end()
                 if admitted:
                     await handle(link)
 

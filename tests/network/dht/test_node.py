@@ -44,12 +44,12 @@ async def test_nobody_pays_for_it_while_there_is_no_crowd() -> None:
 async def test_places_are_looked_at_anew_after_a_while() -> None:
     swarm = await Swarm.start(AROUND)
     node = swarm.nodes[0]
-    before = node.daemon.gate.density.place
+    before = node.daemon.gate.eclipse.place
     await node.gauge()
-    assert node.daemon.gate.density.place == before
+    assert node.daemon.gate.eclipse.place == before
     node.gauged_at -= 1e6
     await node.gauge()
-    assert node.daemon.gate.density.place != before
+    assert node.daemon.gate.eclipse.place != before
 
 
 async def test_records_of_several_keys_are_stored_and_found() -> None:

@@ -47,7 +47,7 @@ async def test_both_sides_of_a_link_know_each_other_and_the_dialling_one_the_rou
         assert 2 * delay_ms <= link.rtt_ms < float("inf")
         assert await ask(link, Ping(nonce=1)) == Pong(nonce=1)
         assert server.links[0].peer_id == me.peer_id
-        assert server.door.unfinished == 0
+        assert server.limiter.unfinished == 0
 
 
 async def test_links_of_a_private_network_are_for_its_members() -> None:
@@ -144,7 +144,7 @@ async def test_a_cancelled_hello_leaves_no_link() -> None:
 
     held: list[Link] = []
     async with Server(listen) as server:
-        server.door.admits = mute  # type: ignore[method-assign]
+        server.limiter.admits = mute  # type: ignore[method-assign]
         dialer = Dialer(new_member())
         dialling = asyncio.create_task(dialer.connect(*server.where))
         await eventually(lambda: bool(held))
@@ -323,22 +323,22 @@ async def test_nobody_stands_between_two_members(
         await dialer.close()
 
 
-def test_a_door_bounds_what_has_begun_by_address_and_in_all(
+def test_a_limiter_bounds_what_has_begun_by_address_and_in_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(handshake, "MAX_UNFINISHED", 3)
     monkeypatch.setattr(handshake, "MAX_UNFINISHED_AN_ADDRESS", 2)
-    door = HandshakeLimiter(new_member())
-    visits = [door.enter("a"), door.enter("a")]
-    assert door.enter("a") is None
-    assert door.enter("b") is not None
-    assert door.enter("c") is None
-    for visit in visits:
-        assert visit is not None
-        visit.end()
-        visit.end()
-    assert door.unfinished == 1
-    assert door.enter("a") is not None
+    limiter = HandshakeLimiter(new_member())
+    tickets = [limiter.enter("a"), limiter.enter("a")]
+    assert limiter.enter("a") is None
+    assert limiter.enter("b") is not None
+    assert limiter.enter("c") is None
+    for ticket in tickets:
+        assert ticket is not None
+        ticket.end()
+        ticket.end()
+    assert limiter.unfinished == 1
+    assert limiter.enter("a") is not None
 
 
 async def _version_with(server: Server, clients: int) -> int:

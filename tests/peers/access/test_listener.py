@@ -63,9 +63,9 @@ async def test_who_never_finishes_the_hello_is_cut_off(
     async with Server(pong) as server, callers(server, 8, STUCK[said]) as streams:
         if defended:
             await asyncio.gather(*map(hung_up, streams))
-            await eventually(lambda: server.door.unfinished == 0)
+            await eventually(lambda: server.limiter.unfinished == 0)
         else:
-            await eventually(lambda: server.door.unfinished == 8)
+            await eventually(lambda: server.limiter.unfinished == 8)
             done, waiting = await asyncio.wait(
                 [asyncio.create_task(hung_up(each)) for each in streams], timeout=0.5
             )
@@ -82,13 +82,13 @@ async def test_unfinished_hellos_are_bounded(
     monkeypatch.setattr(handshake, "HELLO_TIMEOUT_S", 3600.0)
     monkeypatch.setattr(handshake, "MAX_UNFINISHED_AN_ADDRESS", 4 if defended else 1 << 30)
     async with Server(pong) as server, callers(server, 4, UPGRADE):
-        await eventually(lambda: server.door.unfinished == 4)
+        await eventually(lambda: server.limiter.unfinished == 4)
         async with callers(server, 8, UPGRADE) as more:
             if defended:
                 await asyncio.gather(*map(hung_up, more))
-                assert server.door.unfinished == 4
+                assert server.limiter.unfinished == 4
             else:
-                await eventually(lambda: server.door.unfinished == 12)
+                await eventually(lambda: server.limiter.unfinished == 12)
 
 
 async def test_who_begins_no_tls_is_cut_off_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ async def test_who_has_finished_is_not_counted_and_may_take_long(
         monkeypatch.setattr(handshake, "HELLO_TIMEOUT_S", 0.0)
         for link in (one, other):
             assert await ask(link, Ping(nonce=1)) == Pong(nonce=1)
-        assert server.door.unfinished == 0
+        assert server.limiter.unfinished == 0
 
 
 class _Watched(listener._Caller):
@@ -160,5 +160,5 @@ async def test_a_port_that_is_taken_is_said() -> None:
     async with Server(pong) as server:
         port = int(server.address.partition(":")[2])
         with pytest.raises(CannotListen, match="give another --port"):
-            async with listening(server.door, "127.0.0.1", port, pong):
+            async with listening(server.limiter, "127.0.0.1", port, pong):
                 pass

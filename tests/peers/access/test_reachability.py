@@ -81,7 +81,7 @@ async def test_who_is_reached_directly_holds_no_place(bootstrap: Directory) -> N
     talk: list[PeerEvent] = []
     async with Server(listen) as server:
         reach = AnnouncedAddresses(
-            Network("test", bootstrap.addresses), server.address, server.door, listen
+            Network("test", bootstrap.addresses), server.address, server.limiter, listen
         )
         async with asked(reach, talk.append):
             assert reach.addresses == (server.address,)
@@ -109,7 +109,7 @@ async def test_who_cannot_be_dialled_comes_in_through_a_relay_until_that_changes
 ) -> None:
     network, talk = Network("test", bootstrap.addresses), list[PeerEvent]()
     async with Server(listen) as server, entered(network) as directory:
-        reach = AnnouncedAddresses(network, server.address, server.door, listen)
+        reach = AnnouncedAddresses(network, server.address, server.limiter, listen)
         await server.stop()
         async with asked(reach, talk.append):
             assert "127.0.0.1" in talk[0].sentence
@@ -155,7 +155,7 @@ async def _listening_again(server: Server) -> str:
 async def test_a_direct_address_that_is_lost_is_replaced_by_a_relay(bootstrap: Directory) -> None:
     network = Network("test", bootstrap.addresses)
     async with Server(listen) as server, entered(network) as directory:
-        reach = AnnouncedAddresses(network, server.address, server.door, listen)
+        reach = AnnouncedAddresses(network, server.address, server.limiter, listen)
         async with asked(reach, quiet):
             await server.stop()
             for _ in range(module.MAX_FAILED):
