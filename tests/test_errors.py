@@ -199,7 +199,7 @@ TABLE: list[tuple[SwarmError, str, int, int, str | None]] = [
     ),
     (
         MissingLayers("m", ((0, 2), (5, 6)), 8, 3),
-        "nobody serves layers 0:2, 5:6 of m (it has 8; 3 peers answer); start a peer with"
+        "no peer serves layers 0:2, 5:6 of m (it has 8; 3 peers answer); start a peer with"
         " `swarm-peer join MODEL --layers 0:2`",
         *(4, 503, "missing_layers"),
     ),
@@ -228,8 +228,8 @@ TABLE: list[tuple[SwarmError, str, int, int, str | None]] = [
     ),
     (
         SwarmIncomplete("layers 0:4", 30.0),
-        "peers have failed and nobody took their place within 30 s (layers 0:4); go on later with"
-        " the prompt and all tokens so far as the prompt, and the same seed",
+        "peers have failed and no others took their place within 30 s (layers 0:4); go on later"
+        " with the prompt and all tokens so far as the prompt, and the same seed",
         *(4, 503, "swarm_incomplete"),
     ),
     (

@@ -55,8 +55,8 @@ class MissingLayers(SwarmUnavailable):
         spans = [f"{first}:{last}" for first, last in self.gaps]
         answering = "1 peer answers" if self.peers == 1 else f"{self.peers} peers answer"
         return (
-            f"nobody serves layers {', '.join(spans)} of {self.model} (it has {self.model_layers}; "
-            f"{answering}); start a peer with `swarm-peer join {given} --layers {spans[0]}`"
+            f"no peer serves layers {', '.join(spans)} of {self.model} (it has {self.model_layers};"
+            f" {answering}); start a peer with `swarm-peer join {given} --layers {spans[0]}`"
         )
 
 
@@ -152,7 +152,7 @@ class SwarmIncomplete(SwarmUnavailable):
     def problem(self) -> str:
         """What happened, without what to do about it."""
         return (
-            f"peers have failed and nobody took their place within {self.patience_s:g} s"
+            f"peers have failed and no others took their place within {self.patience_s:g} s"
             f" ({self.missing})"
         )
 

@@ -23,7 +23,7 @@ class Rate:
 
     @classmethod
     def a_minute(cls, amount: float) -> "Rate":
-        """So much a minute, all of it at once if it was saved up."""
+        """Return the rate of ``amount`` a minute; after a minute without use, all of it at once."""
         return cls(amount / 60, amount)
 
 

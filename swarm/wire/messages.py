@@ -158,7 +158,7 @@ class Frame(WireMessage):
         if self.tail > self.count:
             raise ValueError(f"a tail of {self.tail} does not fit {self.count} tokens")
         if self.replay is not None and self.tail:
-            raise ValueError("nobody is answered what is replayed")
+            raise ValueError("a replay is not answered, and has no tail")
         if self.parents is not None and len(self.parents) != self.count:
             raise ValueError(f"{len(self.parents)} parents for {self.count} tokens")
         return self

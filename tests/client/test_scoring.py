@@ -92,7 +92,7 @@ async def test_another_chain_is_taken_when_a_peer_fails(make: Callable[[], Swarm
 
 async def test_where_nobody_serves_the_layers_that_is_said(make: Callable[[], Swarm]):
     async with swarm_of(make, (0, 1)) as swarm:
-        with pytest.raises(MissingLayers, match=f"nobody serves layers 1:{LAYERS}"):
+        with pytest.raises(MissingLayers, match=f"no peer serves layers 1:{LAYERS}"):
             await soon(reader(swarm).read(TEXT))
 
 

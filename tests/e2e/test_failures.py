@@ -50,7 +50,7 @@ def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
 WORDS = {
     "unknown folder": (5, "no-such-model"),
     "unknown hub model": (5, "nobody/no-such-model"),
-    "missing layers": (4, "nobody serves layers 4:8"),
+    "missing layers": (4, "no peer serves layers 4:8"),
     "nobody serves the model": (4, "no peer serves"),
     "other weights": (4, "other weights"),
     "prompt too long": (2, "context ends at"),

@@ -19,7 +19,7 @@ async def test_readiness_says_which_layers_miss(demo):
         assert (await served.get("/health"))[0] == 200
         status, _, body = await served.get("/ready")
         assert status == 503
-        assert "nobody serves layers 4:8" in json.loads(body)["missing"][TARGET]
+        assert "no peer serves layers 4:8" in json.loads(body)["missing"][TARGET]
         with pytest.raises(openai.InternalServerError) as told:
             await served.openai.chat.completions.create(**chat())
         assert (told.value.status_code, told.value.code) == (503, "missing_layers")
@@ -116,7 +116,7 @@ async def test_what_fails_in_mid_stream_is_the_last_event(demo):
         stream = await served.openai.chat.completions.create(**chat(stream=True, max_tokens=800))
         assert (await anext(stream.__aiter__())).choices[0].delta.content
         await served.swarm.up[1].die()
-        with pytest.raises(openai.APIError, match="nobody took their place") as told:
+        with pytest.raises(openai.APIError, match="no others took their place") as told:
             await _read(stream)
         assert told.value.code == "swarm_incomplete"
 

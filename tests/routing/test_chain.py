@@ -69,12 +69,12 @@ def test_gaps(spans, expected):
         ),
         (
             MissingLayers("m", ((4, 8),), 8, 1),
-            "nobody serves layers 4:8 of m (it has 8; 1 peer answers); "
+            "no peer serves layers 4:8 of m (it has 8; 1 peer answers); "
             "start a peer with `swarm-peer join MODEL --layers 4:8`",
         ),
         (
             MissingLayers("m", ((0, 2), (5, 6)), 8, 3),
-            "nobody serves layers 0:2, 5:6 of m (it has 8; 3 peers answer); "
+            "no peer serves layers 0:2, 5:6 of m (it has 8; 3 peers answer); "
             "start a peer with `swarm-peer join MODEL --layers 0:2`",
         ),
     ],

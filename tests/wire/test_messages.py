@@ -91,7 +91,7 @@ WRONG = [
     (Frame, {"tokens": (1, MAX_VOCABULARY)}),
     (Frame, {"tokens": (1,) * (MAX_FRAME_TOKENS + 1)}),
     (Frame, {"hidden": HIDDEN}),
-    (Frame, {"replay": 0}),  # nobody is answered, so there is no tail
+    (Frame, {"replay": 0}),  # a replay is not answered, and has no tail
     *[
         (kind, {"replay": wrong})
         for kind in (Frame, Reroute)
