@@ -2,8 +2,6 @@
 
 import torch
 
-EXPONENT_BIAS = 127
-
 
 def as_float32(scales: torch.Tensor) -> torch.Tensor:
     """Return scales in float32.
