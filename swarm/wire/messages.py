@@ -65,6 +65,12 @@ class WireMessage(StrictModel):
     """Base of all messages."""
 
 
+class SessionMessage(WireMessage):
+    """Base of all messages of one session. Only a `Fault` may have a session or none."""
+
+    session: SessionId
+
+
 class Hop(WireMessage):
     """The address of the next peer of a chain, and its certificate."""
 
@@ -73,7 +79,7 @@ class Hop(WireMessage):
     certificate: Certificate
 
 
-class Open(WireMessage):
+class Open(SessionMessage):
     """Reserve room for ``max_tokens`` positions in layers ``[first, last)``.
 
     Outputs go to ``next``, or back to the client. Frames come from the peer ``previous``, or from
@@ -85,7 +91,6 @@ class Open(WireMessage):
     as it is. The last of these tokens gets the serial ``fork.count``, and is the root.
     """
 
-    session: SessionId
     fingerprint: Fingerprint
     first: Layer
     last: Layer
@@ -110,7 +115,7 @@ class Open(WireMessage):
         return self
 
 
-class Opened(WireMessage):
+class Opened(SessionMessage):
     """The answer to `Open`: the session is open, and the next peer answered.
 
     ``branches``: whether a token may have several continuations. ``taps``: whether the peer tells
@@ -118,14 +123,13 @@ class Opened(WireMessage):
     of this one. ``held``: how many tokens it begins with, see `Fork`.
     """
 
-    session: SessionId
     branches: bool = True
     taps: bool = False
     forks: bool = False
     held: Annotated[int, Field(ge=0, le=MAX_SESSION_TOKENS)] = 0
 
 
-class Frame(WireMessage):
+class Frame(SessionMessage):
     """Tokens of a session from serial ``first`` on, as token ids or as hidden states.
 
     `swarm.wire.token_tree` defines epochs, roots and parents. Without ``parents`` each token
@@ -137,7 +141,6 @@ class Frame(WireMessage):
     outlives newer epochs, but not a `Cancel`.
     """
 
-    session: SessionId
     epoch: Epoch
     root: Serial = 0
     first: Annotated[Serial, Field(ge=1)]
@@ -171,7 +174,7 @@ class Frame(WireMessage):
         return self.hidden.tokens if self.hidden is not None else 0
 
 
-class Result(WireMessage):
+class Result(SessionMessage):
     """The answer to ``count`` tokens from serial ``first`` on: one frame, or several that were
     computed together.
 
@@ -179,7 +182,6 @@ class Result(WireMessage):
     session was opened with ``head``, the candidates for what follows each of them.
     """
 
-    session: SessionId
     epoch: Epoch
     first: Annotated[Serial, Field(ge=1)]
     count: Annotated[int, Field(ge=1, le=MAX_FRAME_TOKENS)]
@@ -204,13 +206,12 @@ class Result(WireMessage):
         return self.hidden.tokens if self.hidden is not None else 0
 
 
-class Tapped(WireMessage):
+class Tapped(SessionMessage):
     """Outputs of ``layers`` at tokens that are answered, from serial ``first`` on; see `TapTerms`.
 
     Each peer sends those of its own layers straight to the client, in one part or several.
     """
 
-    session: SessionId
     first: Annotated[Serial, Field(ge=1)]
     layers: TapLayers
     outputs: LayerOutputs
@@ -222,14 +223,13 @@ class Tapped(WireMessage):
         return self
 
 
-class Cancel(WireMessage):
+class Cancel(SessionMessage):
     """Drop frames of epochs before ``epoch``, also those that wait: they are stale."""
 
-    session: SessionId
     epoch: Epoch
 
 
-class Reroute(WireMessage):
+class Reroute(SessionMessage):
     """The next peer has failed, and ``next`` takes its place.
 
     Forget all tokens that do not lead to ``root``, which has been answered. Replay the others to
@@ -238,38 +238,34 @@ class Reroute(WireMessage):
     With ``replay=None`` the new peer holds these tokens already, because it stood by (`Mirror`).
     """
 
-    session: SessionId
     epoch: Epoch
     root: Serial
     next: Hop
     replay: Hops | None = 0
 
 
-class Rerouted(WireMessage):
+class Rerouted(SessionMessage):
     """The answer to the `Reroute` of the same epoch: everything has been replayed."""
 
-    session: SessionId
     epoch: Epoch
 
 
-class AcceptFrom(WireMessage):
+class AcceptFrom(SessionMessage):
     """Accept frames from these peers from now on, besides those of the client, and from no others.
 
     The previous peer was replaced, or may be soon. Its kind on the wire is ``heed``.
     """
 
-    session: SessionId
     speakers: Speakers
 
 
-class Accepting(WireMessage):
+class Accepting(SessionMessage):
     """The answer to an `AcceptFrom` of the same speakers. Its kind on the wire is ``heeding``."""
 
-    session: SessionId
     speakers: Speakers
 
 
-class Mirror(WireMessage):
+class Mirror(SessionMessage):
     """Let ``to`` stand by for the next peer.
 
     Replay to it all that is held, and then send it every frame that is sent on, with ``replay=0``.
@@ -279,17 +275,14 @@ class Mirror(WireMessage):
     progress.
     """
 
-    session: SessionId
     to: Hop | None = None
 
 
-class Probe(WireMessage):
+class Probe(SessionMessage):
     """Ask for the progress of a session; `Progress` answers."""
 
-    session: SessionId
 
-
-class Progress(WireMessage):
+class Progress(SessionMessage):
     """The answer to a `Probe`. Its kind on the wire is ``standing``.
 
     ``last`` is the last token that came and was begun, ``passed`` the last one whose output was
@@ -298,7 +291,6 @@ class Progress(WireMessage):
     does not hang.
     """
 
-    session: SessionId
     epoch: Epoch
     last: Serial
     passed: Serial
@@ -306,43 +298,36 @@ class Progress(WireMessage):
     batches: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
 
 
-class ChangeTerms(WireMessage):
+class ChangeTerms(SessionMessage):
     """Answer by other terms from now on: candidates, if opened with ``head``, and taps or none."""
 
-    session: SessionId
     head: HeadTerms | None = None
     taps: TapTerms | None = None
 
 
-class TermsChanged(WireMessage):
+class TermsChanged(SessionMessage):
     """The answer to a `ChangeTerms`."""
 
-    session: SessionId
 
-
-class Refine(WireMessage):
+class Refine(SessionMessage):
     """Tell more of the prediction behind a token: its best ``count`` tokens, or all with 0.
 
     The token has been answered, and still leads to what follows. `Refined` answers.
     """
 
-    session: SessionId
     serial: Annotated[Serial, Field(ge=1)]
     count: Annotated[int, Field(ge=0, le=MAX_CANDIDATES)]
 
 
-class Refined(WireMessage):
+class Refined(SessionMessage):
     """The answer to the `Refine` of the same token: candidates for one prediction."""
 
-    session: SessionId
     serial: Annotated[Serial, Field(ge=1)]
     candidates: Candidates
 
 
-class Close(WireMessage):
+class Close(SessionMessage):
     """End the session and free its memory."""
-
-    session: SessionId
 
 
 class Ping(WireMessage):

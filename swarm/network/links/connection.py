@@ -10,7 +10,7 @@ from swarm.network.links.link import Link, LinkClosed
 from swarm.util.tasks import end, within
 from swarm.wire.codec import WireError
 from swarm.wire.fields import SessionId
-from swarm.wire.messages import Ping, Pong, WireMessage
+from swarm.wire.messages import Fault, Ping, Pong, SessionMessage, WireMessage
 
 PING_TIMEOUT_S = 3.0
 
@@ -113,14 +113,18 @@ class Connection:
 
     def _deliver(self, message: WireMessage, nbytes: int) -> None:
         """Deliver without waiting: an unread session must not delay pings and other sessions."""
-        if isinstance(message, Pong):
-            answered = self._pings.get(message.nonce)
-            if answered is not None and not answered.done():
-                answered.set_result(self._clock())
-            return
-        session = getattr(message, "session", None)
-        if not isinstance(session, bytes):  # a fault about the link itself
-            raise WireError(getattr(message, "text", "a message for nobody"))
+        match message:
+            case Pong():
+                answered = self._pings.get(message.nonce)
+                if answered is not None and not answered.done():
+                    answered.set_result(self._clock())
+                return
+            case SessionMessage(session=session) | Fault(session=bytes(session)):
+                pass
+            case Fault():  # about the link itself
+                raise WireError(message.text)
+            case _:
+                raise WireError(f"it sent {type(message).__name__}, which is of no session")
         inbox = self._inboxes.get(session)
         if inbox is None:  # it is late: its session is over
             return
