@@ -84,6 +84,8 @@ def test_top_k_leaves_open_what_others_may_overtake() -> None:
         False,
     ]
     assert told(sampling, (1.0, 1.0), (0.5, 0.5), (0.1, 0.4), (0.2, 0.2))[1] is True
+    both = replace(sampling, top_p=0.9)
+    assert told(both, (1.0, 1.0), (0.5, 0.5), (0.1, 0.6), (0.2, 0.2))[1] is None
 
 
 def test_top_p_leaves_open_what_the_unknown_mass_decides() -> None:

@@ -78,6 +78,11 @@ def tokens(lines: list[list[Drafted]]) -> list[list[int]]:
     return [[guess.token for guess in line] for line in lines]
 
 
+def test_a_drafter_says_what_it_reads(reader: Counting, drafter: BlockDrafter) -> None:
+    other = BlockDrafter(reader, drafter.chooser, 7, (1, 3))
+    assert (other.prompt_features, other.taps) == (7, (1, 3))
+
+
 # What is known of the target.
 
 
