@@ -72,6 +72,8 @@ def test_a_single_row_may_have_the_logits_of_all_tokens_without_ids() -> None:
     assert candidates(50, tokens=b"").nbytes == 4 * 50 + 16
     with pytest.raises(ValidationError, match="0 bytes of ids for 100 tokens"):
         candidates(50, 50, tokens=b"")
+    with pytest.raises(ValidationError, match="40 bytes of ids for 50 tokens"):
+        candidates(50, tokens=bytes(40))
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,12 @@ SOUND = {
         by_inputs((4, 8), (2, 1), (2, 8), **{GPTQ_GROUPS: ("I32", (32,))}),
         PackedInt(4, 16, "F16", zero_points=True, sorted_columns=True),
     ),
-    "AWQ": Case(AWQ, by_inputs((32, 1), (2, 1), (2, 8)), PackedInt(4, 16, "F16", zero_points=True)),
+    "AWQ": Case(
+        AWQ,
+        by_inputs((32, 2), (2, 2), (2, 16)),
+        PackedInt(4, 16, "F16", zero_points=True),
+        (16, 32),
+    ),
     "AWQ, a scale a row": Case(
         replace(AWQ, ints=((4, None),)),
         by_inputs((32, 1), (1, 1), (1, 8)),
@@ -224,6 +229,7 @@ MISFITS = {
     "scales of integers": (spoilt("rows", weight_scale=("I32", (8, 1))), "scales of the dtype I32"),
     "too few scales": (spoilt("rows", weight_scale=("F32", (7, 1))), SHAPE),
     "too few blocks": (spoilt("blocks", weight_scale_inv=("F32", (2, 7))), SHAPE),
+    "blocks without columns": (spoilt("blocks", weight_scale_inv=("F32", (2,))), SHAPE),
     "experts without scales": (spoilt("experts", weight_scale=("F32", (2, 8))), SHAPE),
     "one matrix by column": (
         replace(spoilt("experts by column"), parts=scaled("F8_E4M3", "F32", (8, 32), (1, 32))),
@@ -240,6 +246,7 @@ MISFITS = {
     ),
     "too few groups": (spoilt("int4, zero points, groups", **{GROUPS: ("I32", (31,))}), SHAPE),
     "mxfp4 with wide scales": (spoilt("mxfp4", weight_scale=("F32", (8, 1))), DTYPE),
+    "mxfp4 with too few scales": (spoilt("mxfp4", weight_scale=("F8_E8M0", (7, 1))), SHAPE),
     "part of an mxfp4 group": (spoilt("mxfp4", weight=("I8", (8, 17))), SHAPE),
     "nvfp4 with exponents": (
         spoilt("nvfp4, multiplied", weight_scale=("F8_E8M0", (8, 2))),
@@ -268,10 +275,21 @@ MISFITS = {
         spoilt("GPTQ v2, sorted", **{GPTQ_GROUPS: ("I32", (31,))}),
         r"g_idx of the shape \[31\]",
     ),
-    "AWQ with scales that are turned": (spoilt("AWQ", scales=("F16", (8, 2))), SHAPE),
+    "AWQ with scales that are turned": (spoilt("AWQ", scales=("F16", (16, 2))), SHAPE),
+    "AWQ, part of a word": (
+        spoilt("AWQ, a scale a row", qweight=("I32", (12, 1))),
+        SHAPE,
+    ),
     "nf4 of another size": (spoilt("nf4", weight=("U8", (511, 1))), SHAPE),
     "nf4 in floats": (spoilt("nf4", weight=("F32", (512, 1))), SHAPE),
-    "nf4, blocks beyond a row": (spoilt("nf4", **four_bits(NF4, block=256)), SHAPE),
+    "nf4, blocks beyond a row": (
+        spoilt("nf4", **four_bits(NF4, block=256) | {ABSMAX: ("F32", (4,))}),
+        SHAPE,
+    ),
+    "nf4, half a byte a block": (
+        spoilt("nf4", **four_bits(NF4, block=1) | {ABSMAX: ("F32", (1024,))}),
+        SHAPE,
+    ),
     "nf4 with bytes for scales": (spoilt("nf4", **{ABSMAX: ("U8", (16,))}), SHAPE),
     "nf4 with too few scales": (spoilt("nf4", **{ABSMAX: ("F32", (15,))}), SHAPE),
     "nested without its map": (spoilt("fp4, nested", **{NESTED[1]: None}), SHAPE),
