@@ -126,13 +126,9 @@ def load_network(
     if members_file is None and isinstance(members, str):
         members_file = folder / Path(members).expanduser()
     key = load_network_key(key_file) if key_file else None
-    listed = (
-        _load_members(members_file)
-        if members_file
-        else frozenset(members)
-        if members is not None
-        else None
-    )
+    listed = frozenset(members) if members is not None else None
+    if members_file:
+        listed = _load_members(members_file)
     try:
         in_file = Network(
             content.get("network", DEFAULT_NETWORK),
