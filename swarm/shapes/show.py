@@ -74,7 +74,7 @@ def show(result: ShapeResult, as_: str) -> None:
         for name, comparisons in result.clients.items():
             console.print(f"{name.capitalize()}: {in_words(comparisons[0].plain.stats.compute)}")
         if why := held_back(result):
-            console.print(f"By default it is no faster because {why}.")
+            console.print(f"The default is not faster still because {why}.")
 
 
 def held_back(result: ShapeResult) -> str | None:
