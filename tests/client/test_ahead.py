@@ -80,7 +80,7 @@ class Script:
             raise self.failure
         self.note(f"sent {window}")
 
-    async def receive(self) -> Any:
+    async def receive(self, rows: int = 0) -> Any:
         answer = await self.answers.get()
         if isinstance(answer, Exception):
             raise answer

@@ -4,7 +4,7 @@ import torch
 
 from helpers.loopback import session_id
 from peers.compute.history import History
-from peers.sessions.replay import as_it_stands, frames
+from peers.sessions.replay import frames_as_held, replay_frames
 from swarm.wire.messages import Frame
 from swarm.wire.token_tree import Placement, ReplayChunk, TokenTree
 
@@ -41,7 +41,7 @@ def test_every_chunk_is_a_frame_with_its_rows() -> None:
         ReplayChunk(first=1, rows=slice(0, 2), root=0, parents=None),
         ReplayChunk(first=4, rows=slice(2, 3), root=2, parents=(2,)),
     ]
-    made = list(frames(session_id(), 7, chunks, rows(1, 2, 4).__getitem__, replay=2))
+    made = list(replay_frames(session_id(), 7, chunks, rows(1, 2, 4).__getitem__, replay=2))
     assert [told(frame) for frame in made] == [[1, 2], [4]]
     assert [(each.first, each.root, each.parents) for each in made] == [(1, 0, None), (4, 2, (2,))]
     assert {(each.session, each.epoch, each.tail, each.replay) for each in made} == {
@@ -58,7 +58,7 @@ def test_rows_are_read_when_a_frame_is_asked_for() -> None:
         return rows(1)
 
     chunks = [ReplayChunk(1, slice(0, 1), 0, None), ReplayChunk(2, slice(1, 2), 1, None)]
-    made = frames(session_id(), 0, chunks, read, replay=0)
+    made = replay_frames(session_id(), 0, chunks, read, replay=0)
     assert asked == []
     next(made)
     assert asked == [slice(0, 1)]
@@ -68,7 +68,7 @@ def test_a_session_is_given_as_it_stands() -> None:
     held = Held()
     held.take(0, 0, 1, 3)
     held.take(0, 2, 4, 2, parents=(2, 1))  # 1 2 are the trunk; behind 2 follow 3, and 4 with 5
-    made = list(as_it_stands(session_id(), held.tree, held.history))
+    made = list(frames_as_held(session_id(), held.tree, held.history))
     assert [told(frame) for frame in made] == [[1, 2], [3, 4, 5]]
     assert [(each.first, each.root, each.parents) for each in made] == [
         (1, 0, None),
@@ -81,7 +81,7 @@ def test_what_is_forgotten_meanwhile_is_given_all_the_same() -> None:
     held = Held()
     held.take(0, 0, 1, 2)
     held.take(0, 1, 3, 2, parents=(2, 1))  # behind 1: 2, and 3 with 4
-    made = as_it_stands(session_id(), held.tree, held.history)
+    made = frames_as_held(session_id(), held.tree, held.history)
     held.take(1, 4, 5, 1)  # the text went on by 3 and 4: 2 is forgotten, and the rows move
     assert [told(frame) for frame in made] == [[1], [2, 3, 4]]
 
@@ -91,10 +91,10 @@ def test_a_session_that_only_has_a_trunk_is_given_whole() -> None:
     held.take(0, 0, 1, 3)
     placement = held.tree.cut(1, 3)
     held.history.place(placement)
-    (frame,) = as_it_stands(session_id(), held.tree, held.history)
+    (frame,) = frames_as_held(session_id(), held.tree, held.history)
     assert (told(frame), frame.first, frame.epoch) == ([1, 2, 3], 1, 1)
 
 
 def test_an_empty_session_has_nothing_to_give() -> None:
     held = Held()
-    assert list(as_it_stands(session_id(), held.tree, held.history)) == []
+    assert list(frames_as_held(session_id(), held.tree, held.history)) == []
