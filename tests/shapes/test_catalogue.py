@@ -69,7 +69,8 @@ def test_every_table_grows_with_the_batch_and_fits_the_peers_by_default(shape):
 def test_the_times_of_the_documentation_are_those_of_the_tables(shape):
     times = dict(shape.layer_ms())
     stages = [f"{shape.layers / shape.peers * times[n]:.1f}" for n in (1, 4, 16, 64)]
-    [row] = [line for line in DOCUMENT.read_text().splitlines() if f"| {shape.name} |" in line]
+    lines = DOCUMENT.read_text().splitlines()
+    [row] = [line for line in lines if f"| {shape.name} |" in line and " bits |" in line]
     assert row.split(" | ")[2:] == [str(shape.peers), *stages[:-1], f"{stages[-1]} |"]
 
 
