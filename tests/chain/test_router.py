@@ -247,7 +247,7 @@ async def test_stale_knowledge_of_many_is_renewed_once() -> None:
 
 
 async def test_where_layers_are_missing_the_directory_is_read_once_for_each_question() -> None:
-    """Nobody has changed it between two surveys in a row, and each takes many nodes' time."""
+    """It does not change between two surveys in a row, and each takes many nodes' time."""
     now = [100.0]
     router, directory = router_of([], lambda: now[0])
     avoid = {peer_id for peer_id, (_, last) in zip(IDS, SPANS, strict=True) if last == LAYERS}

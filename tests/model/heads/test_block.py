@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.feature_heads import save_target, target_tensors
+from helpers.feature_heads import target_tensors
 from helpers.tapping_heads import (
     BLOCK,
     OUTPUTS,
@@ -30,11 +30,6 @@ BLOCKS = {
     "DSpark": (save_dspark, {}, True),
     "speculators' DSpark": (save_speculators_dspark, {}, True),
 }
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_target(tmp_path_factory.mktemp("target"))
 
 
 @pytest.mark.parametrize("variant", BLOCKS)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.feature_heads import save_target, target_tensors
+from helpers.feature_heads import target_tensors
 from helpers.tapping_heads import (
     OUTPUTS,
     TAPS,
@@ -43,11 +43,6 @@ EAGLE3 = {
         {"layer": "layers.0."},
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_target(tmp_path_factory.mktemp("target"))
 
 
 @pytest.mark.parametrize("variant", EAGLE3)

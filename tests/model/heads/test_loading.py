@@ -39,11 +39,6 @@ TEXT = [5, 9, 40, 7, 33, 21]
 OUTPUTS = list(torch.randn(5, HIDDEN, generator=torch.Generator().manual_seed(3)))
 
 
-@pytest.fixture(scope="module")
-def target(tmp_path_factory):
-    return save_target(tmp_path_factory.mktemp("target"))
-
-
 def load(name, target, options=PLAIN):
     checkpoint = Checkpoint.open(str(target))
     return load_any_draft(str(name), checkpoint, checkpoint.tokenizer(), options)
