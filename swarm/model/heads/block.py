@@ -179,6 +179,16 @@ class BlockHead(nn.Module):
             seen = seen & (apart.abs() < window)
         if wiring.causal or (window is not None and wiring.causal_window):
             seen = seen & (apart >= 0)
+    def run_once(self) -> None:
+        """Predict a block of zeros behind a context of one position."""
+        how: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
+        position = torch.zeros(1, dtype=torch.long, device=self.device)
+        cache = ContextCache(len(self.layers), self.device)
+        self.add_context(cache, torch.zeros(1, 1, self.fc.in_features, **how), position)
+        block = torch.zeros(1, self.wiring.size, self.config.hidden_size, **how)
+        states = self(block, 1, cache)[0]
+        self.logits(states, position.expand(len(states)))
+
         return seen
 
     def _layer(

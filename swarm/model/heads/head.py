@@ -102,3 +102,9 @@ class FeatureHead(nn.Module):
         predicting = states if self.wiring.normed_states else self.norm(states)
         logits: Tensor = self.lm_head(predicting)
         return logits
+
+    def run_once(self) -> None:
+        """Read one token of zeros, and predict what follows it."""
+        hidden = int(self.decoder.config.hidden_size)
+        zeros = torch.zeros(1, 1, hidden, dtype=self.dtype, device=self.device)
+        self.logits(self(zeros, zeros, use_cache=False))

@@ -33,7 +33,7 @@ from swarm.model.heads.files import HeadFiles
 from swarm.model.heads.head import FeatureHead
 from swarm.model.heads.mtp import mtp_head
 from swarm.model.heads.reader import HeadParts
-from swarm.model.kernels.int8_linear import Int8Linear
+from swarm.model.kernels.int8_linear import store_layers_in_int8
 from swarm.model.quantization import NF4
 
 MTP = "mtp"  # names the layer inside the target's own checkpoint
@@ -222,7 +222,7 @@ def _ready(
     dtype = torch.bfloat16 if placement.dtype == "bfloat16" else torch.float32
     head = head.to(placement.device, dtype).eval().requires_grad_(False)
     if placement.dtype == "int8":
-        _store_in_int8(head)
+        store_layers_in_int8(head, head.run_once)
     vocabulary: Vocabulary = SameVocabulary(target.vocab_size)
     if rows is not None:
         vocabulary = ReducedVocabulary(vocabulary, rows)
@@ -296,10 +296,3 @@ def _frequent(
         return None
     tokens = most_frequent(tokenizer, range(target.vocab_size), count, target.eos_token_ids)
     return torch.tensor(tokens)
-
-
-@torch.no_grad()
-def _store_in_int8(head: nn.Module) -> None:
-    for name, module in list(head.named_modules()):
-        if type(module) is nn.Linear:
-            head.set_submodule(name, Int8Linear(module))

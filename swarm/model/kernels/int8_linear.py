@@ -179,7 +179,6 @@ class Int8Linear(nn.Module):
         return self  # it has no state but the weights, which copies of a model share
 
 
-@torch.no_grad()
 def store_in_int8(model: PreTrainedModel) -> None:
     """Round a model's linear layers, its head included, in place.
 
@@ -187,17 +186,31 @@ def store_in_int8(model: PreTrainedModel) -> None:
     forward reads only few of its rows. Everything else computes in float32, which costs a CPU less
     than 16 bits.
     """
-    for names in same_input(model):
-        layers = [model.get_submodule(name) for name in names]
-        group = Int8Group(layers)
-        for place, (name, layer) in enumerate(zip(names, layers, strict=True)):
-            model.set_submodule(name, Int8Linear(layer, group, place))
+    token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     embedding = model.get_input_embeddings()
-    for module in model.modules():
-        if module is not embedding:
-            _widen(module)
-    fuse_norms(model)
+    store_layers_in_int8(model, lambda: model(input_ids=token, use_cache=False), embedding)
     embedding.register_forward_hook(lambda module, arguments, rows: rows.float())
+
+
+@torch.no_grad()
+def store_layers_in_int8(
+    module: nn.Module, run: Callable[[], object], kept: nn.Module | None = None
+) -> None:
+    """Round all linear layers within a module, in place. Everything else computes in float32.
+
+    Args:
+        run: a forward of the module.
+        kept: what keeps its dtype.
+    """
+    layers = {name: each for name, each in module.named_modules() if isinstance(each, nn.Linear)}
+    for names in same_input(module, run):
+        group = Int8Group([layers[name] for name in names])
+        for place, name in enumerate(names):
+            module.set_submodule(name, Int8Linear(layers.pop(name), group, place))
+    for each in module.modules():
+        if each is not kept:
+            _widen(each)
+    fuse_norms(module)
 
 
 def _bias_of(layer: nn.Linear) -> Tensor:

@@ -5,23 +5,24 @@ spends as much time between products as in them.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import groupby
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 
 @torch.inference_mode()
-def same_input(model: PreTrainedModel) -> list[list[str]]:
+def same_input(model: nn.Module, run: Callable[[], object]) -> list[list[str]]:
     """Return the names of all linear layers of a model, in groups that read the same input.
 
-    The model reads one token, to see which layers follow each other on one tensor. A layer that
-    does not run then, or more than once, is a group of its own.
+    A layer that does not run, or more than once, is a group of its own.
+
+    Args:
+        run: a forward of the model, to see which layers follow each other on one tensor.
     """
     layers = {name: each for name, each in model.named_modules() if type(each) is nn.Linear}
-    token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     runs: list[tuple[str, Tensor]] = []
     with ExitStack() as stack:
         for name, layer in layers.items():
@@ -31,7 +32,7 @@ def same_input(model: PreTrainedModel) -> list[list[str]]:
                     runs.append((name, inputs[0]))
 
             stack.callback(layer.register_forward_pre_hook(note).remove)
-        model(input_ids=token, use_cache=False)
+        run()
     times = Counter(name for name, _ in runs)
     once = [(name, read) for name, read in runs if times[name] == 1]
     groups = [
