@@ -22,7 +22,6 @@ from swarm.model.checkpoint import Checkpoint
 from swarm.model.compute import AUTOMATIC, SMALL_WEIGHTS, ComputeOptions
 from swarm.model.device import choose_device
 from swarm.model.drafts.choice import Draft, load_any_draft
-from swarm.model.drafts.draft import DraftModel
 from swarm.model.head import Head
 from swarm.model.quantization import Quantization
 from swarm.outputs import Compute
@@ -112,9 +111,8 @@ class ClientModels:
         """Return executors for the same threads, in which drafting and judging have all cores while
         the other one has nothing to do."""
         cores = Cores(self.threads)
-        branching = self.draft.branching if isinstance(self.draft, DraftModel) else None
-        if self.threads.tuned and branching is not None:
-            branching.watch = cores
+        if self.threads.tuned and self.draft is not None:
+            self.draft.watch(cores)
         return cores.share(executors)
 
     @property

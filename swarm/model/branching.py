@@ -3,10 +3,8 @@
 import copy
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +15,7 @@ from swarm.model.anatomy import layers_of
 from swarm.model.attention import PACKED, running
 from swarm.model.cache import KVCache, PackedCache
 from swarm.model.device import upload
+from swarm.model.forward_watch import ForwardWatch, watched
 from swarm.model.latent import hand_on_latents
 from swarm.model.masks import AttentionView, NotPackable
 from swarm.model.self_check import CHECK_TOKENS, ROUGH_TOLERANCE, TOLERANCE, turns_by_length
@@ -24,18 +23,6 @@ from swarm.model.work import Work
 from swarm.model.wrapping import text_of
 from swarm.wire.fields import MAX_SESSION_TOKENS
 from swarm.wire.token_tree import MAX_TAIL, Placement, TokenTree
-
-
-class ForwardWatch(Protocol):
-    """Is told, in the thread that computes, where a forward is."""
-
-    def forward(self) -> AbstractContextManager[None]:
-        """Return what is open while a forward runs."""
-        ...
-
-    def layer(self) -> None:
-        """A layer is about to begin."""
-        ...
 
 
 def context_of(model: PreTrainedModel) -> int:
@@ -150,7 +137,7 @@ class BranchingModel:
         positions = [each for work in batch for each in work.placement.positions]
         # Nearly always true: then no rows have to be gathered.
         last = list(rows) == list(range(len(tokens) - len(rows), len(tokens)))
-        with running(packed), self.watch.forward() if self.watch else nullcontext():
+        with running(packed), watched(self.watch):
             logits: Tensor = self._model(
                 input_ids=upload(tokens[None], self.device),
                 position_ids=upload(torch.tensor([positions]), self.device),

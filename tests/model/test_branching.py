@@ -3,8 +3,6 @@
 (What it says along every path of a tree is tested with the drafter that asks it.)
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from helpers.models import ARCHITECTURES, UNPACKED, UNSUPPORTED, VOCAB
+from helpers.watching import Watching
 from swarm.errors import SpanError
 from swarm.model.branching import BranchingModel
 from swarm.model.work import Work
@@ -49,22 +48,6 @@ def test_it_is_the_model_or_it_is_none(name: str, tmp_path: Path) -> None:
 @pytest.fixture
 def model(tmp_path: Path) -> PreTrainedModel:
     return ARCHITECTURES["llama_tied"].save(tmp_path)
-
-
-class Watching:
-    """Notes what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    @contextmanager
-    def forward(self) -> Iterator[None]:
-        self.told.append("begins")
-        yield
-        self.told.append("ends")
-
-    def layer(self) -> None:
-        self.told.append("layer")
 
 
 def test_a_watch_is_told_of_forwards_and_their_layers(model: PreTrainedModel) -> None:

@@ -21,6 +21,7 @@ from swarm.model.drafts.loading import branching_of, load_draft
 from swarm.model.drafts.reduced_head import rows_to_keep
 from swarm.model.edge import explained
 from swarm.model.folder import look
+from swarm.model.forward_watch import ForwardWatch
 from swarm.model.gguf.source import gguf_of
 from swarm.model.recurrent.line import StatefulModel
 from swarm.model.tokenizer import read_tokenizer
@@ -114,6 +115,11 @@ class DraftModel:
     def device(self) -> torch.device:
         device: torch.device = self.model.device
         return device
+
+    def watch(self, watch: ForwardWatch) -> None:
+        """Let a watch be told of the model's forwards, if it reads trees."""
+        if self.branching is not None:
+            self.branching.watch = watch
 
     def drafter(self, sampling: Sampling, shaping: Shaping, stop_ids: frozenset[int]) -> Drafter:
         """Return a drafter for one generation, with its own cache."""

@@ -28,6 +28,8 @@ from transformers.models.qwen3.modeling_qwen3 import (
     apply_rotary_pos_emb,
 )
 
+from swarm.model.forward_watch import ForwardWatch, watched
+
 MARKOV_IN = "markov_w1.weight"
 MARKOV_OUT = "markov_w2.weight"
 
@@ -86,6 +88,9 @@ class BlockHead(nn.Module):
         width: of all tapped outputs side by side.
         markov_rank: of the bias that depends on the token before; 0 for none.
         vocabulary: how many tokens the bias knows.
+
+    Attributes:
+        watch: is told of each forward, if there is one.
     """
 
     def __init__(
@@ -111,6 +116,7 @@ class BlockHead(nn.Module):
         self.lm_head: nn.Module = nn.Identity()
         self.markov_w1 = nn.Embedding(vocabulary, markov_rank) if markov_rank else None
         self.markov_w2: nn.Module | None = None
+        self.watch: ForwardWatch | None = None
 
     @property
     def device(self) -> torch.device:
@@ -155,9 +161,10 @@ class BlockHead(nn.Module):
         )
         apart = positions[:, None] - torch.cat((cache.positions, positions))[None, :]
         states = embedded.reshape(-1, hidden)
-        for index, layer in enumerate(self.layers):
-            mask = self._mask(layer, seen, apart)
-            states = self._layer(layer, states, turn, cache.of(index), mask)
+        with watched(self.watch):
+            for index, layer in enumerate(self.layers):
+                mask = self._mask(layer, seen, apart)
+                states = self._layer(layer, states, turn, cache.of(index), mask)
         normed: Tensor = self.norm(states)
         return normed.view(blocks, size, hidden)
 
@@ -172,13 +179,6 @@ class BlockHead(nn.Module):
             logits = logits + self.markov_w2(self.markov_w1(before))
         return logits
 
-    def _mask(self, layer: Any, seen: Tensor, apart: Tensor) -> Tensor:
-        window: int | None = layer.self_attn.sliding_window
-        wiring = self.wiring
-        if window is not None:
-            seen = seen & (apart.abs() < window)
-        if wiring.causal or (window is not None and wiring.causal_window):
-            seen = seen & (apart >= 0)
     def run_once(self) -> None:
         """Predict a block of zeros behind a context of one position."""
         how: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
@@ -189,6 +189,13 @@ class BlockHead(nn.Module):
         states = self(block, 1, cache)[0]
         self.logits(states, position.expand(len(states)))
 
+    def _mask(self, layer: Any, seen: Tensor, apart: Tensor) -> Tensor:
+        window: int | None = layer.self_attn.sliding_window
+        wiring = self.wiring
+        if window is not None:
+            seen = seen & (apart.abs() < window)
+        if wiring.causal or (window is not None and wiring.causal_window):
+            seen = seen & (apart >= 0)
         return seen
 
     def _layer(

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from swarm.model.forward_watch import ForwardWatch, watched
+
 
 @dataclass(frozen=True)
 class Wiring:
@@ -44,6 +46,9 @@ class FeatureHead(nn.Module):
         feature_norm: of features, before ``fc``.
         norm: behind the layers.
         lm_head: ``[hidden] -> [tokens]``; None until it is given.
+
+    Attributes:
+        watch: is told of each forward, if there is one.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class FeatureHead(nn.Module):
         self.feature_norm = nn.Identity() if feature_norm is None else feature_norm
         self.norm = nn.Identity() if norm is None else norm
         self.lm_head = nn.Identity() if lm_head is None else lm_head
+        self.watch: ForwardWatch | None = None
 
     @property
     def device(self) -> torch.device:
@@ -94,7 +100,8 @@ class FeatureHead(nn.Module):
             ``[batch, n, hidden]``.
         """
         joined = torch.cat((self.embedding_norm(embedded), self.feature_norm(features)), dim=-1)
-        output: Tensor = self.decoder(inputs_embeds=self.fc(joined), **how).last_hidden_state
+        with watched(self.watch):
+            output: Tensor = self.decoder(inputs_embeds=self.fc(joined), **how).last_hidden_state
         return self.norm(output) if self.wiring.normed_states else output
 
     def logits(self, states: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from swarm.model.compute import ALL, AUTO, ComputeOptions
 from swarm.model.drafts.dtype import place
 from swarm.model.drafts.reduced_head import WORTH_SHARE
 from swarm.model.edge import explained
+from swarm.model.forward_watch import ForwardWatch
 from swarm.model.head import Head
 from swarm.model.heads import eagle, eagle3
 from swarm.model.heads.block import BlockHead
@@ -67,6 +68,10 @@ class FeatureDraft:
     asked: bool = False
     prompt_features: int = PROMPT_FEATURES
     taps: tuple[int, ...] = ()
+
+    def watch(self, watch: ForwardWatch) -> None:
+        """Let a watch be told of the head's forwards."""
+        self.parts.head.watch = watch
 
     @property
     def branching(self) -> None:

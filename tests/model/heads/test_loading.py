@@ -22,6 +22,7 @@ from helpers.feature_heads import (
     weights,
 )
 from helpers.models import VOCAB
+from helpers.watching import Watching
 from swarm.decoding.drafting.feature import Feature
 from swarm.decoding.sampling import Sampling
 from swarm.decoding.shaping import NO_SHAPING
@@ -33,6 +34,7 @@ from swarm.model.drafts.draft import DraftModel
 from swarm.model.folder import look
 from swarm.model.heads import loading, mtp
 from swarm.model.heads.loading import FeatureDraft
+from swarm.model.kernels.int8_linear import Int8Linear
 
 PLAIN = ComputeOptions(device="cpu", draft_dtype="float32")
 TEXT = [5, 9, 40, 7, 33, 21]
@@ -185,6 +187,26 @@ def test_a_head_drafts_in_other_dtypes(dtype, within, target, tmp_path):
     assert (draft.dtype, draft.asked) == (dtype, True)
     reference = Reference(EAGLE, target_tensors(target), target_tensors(tmp_path / "head"))
     assert 0 < errors(draft, reference, 1)[0] < within
+
+
+def test_in_int8_layers_that_read_the_same_input_share_a_product(target, tmp_path):
+    save_eagle(tmp_path / "head")
+    head = load(tmp_path / "head", target, replace(PLAIN, draft_dtype="int8")).parts.head
+    attention, mlp = head.decoder.layers[0].self_attn, head.decoder.layers[0].mlp
+    linears = [each for each in head.modules() if isinstance(each, Int8Linear)]
+    assert len(linears) == 9  # of which three and two read the same
+    assert len({id(each._group) for each in linears}) == 6
+    assert attention.q_proj._group is attention.k_proj._group is attention.v_proj._group
+    assert mlp.gate_proj._group is mlp.up_proj._group is not mlp.down_proj._group
+
+
+def test_a_watch_is_told_of_a_head_s_forwards(target, tmp_path):
+    save_eagle(tmp_path / "head")
+    draft = load(tmp_path / "head", target)
+    watch = Watching()
+    draft.watch(watch)
+    assert len(drafted(draft, 2)) == 2
+    assert watch.told == ["begins", "ends"] * 2
 
 
 def test_a_small_model_of_one_layer_is_no_head(target, tmp_path):
