@@ -100,4 +100,4 @@ def figures(answer: ChatAnswer) -> str:
     if stats.finish_reason == "length":
         parts.append("ended by max-new-tokens")
     cause = bottleneck(stats)
-    return ", ".join(parts) + (f"; no faster because {cause}" if cause else "")
+    return ", ".join(parts) + (f"; held back because {cause}" if cause else "")

@@ -24,7 +24,7 @@ class Cause:
 
     Attributes:
         share: the part of the text's time that it stands for; 0 where it does not apply.
-        sentence: what goes on behind "no faster because", without a full stop.
+        sentence: what goes on behind "held back because", without a full stop.
     """
 
     share: Callable[[Stats, TimeShare], float]

@@ -123,7 +123,7 @@ def time_and_bottleneck(stats: "Stats") -> str:
     if stats.share is None:
         return ""
     cause = bottleneck(stats)
-    return f"time: {time_spent(stats.share)}" + (f"; no faster because {cause}" if cause else "")
+    return f"time: {time_spent(stats.share)}" + (f"; held back because {cause}" if cause else "")
 
 
 def show_fates(pieces: "Sequence[Piece]") -> None:

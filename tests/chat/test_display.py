@@ -18,6 +18,6 @@ def test_the_line_tells_the_clients_share_and_what_holds_the_answer_back() -> No
     )
     assert figures(ChatAnswer("why?", generation=Generation("so", (1,), (), stats))) == (
         "62 tokens, 11.2 tokens/s, 87% of the drafted tokens kept, 5% of the time judging here, "
-        "60% drafting, ended by max-new-tokens; no faster because drafting takes 22 ms a token "
+        "60% drafting, ended by max-new-tokens; held back because drafting takes 22 ms a token "
         "here: try a smaller draft"
     )

@@ -176,6 +176,6 @@ def test_the_time_is_told_in_one_line():
     stats = text({"links": 0.3, "drafting": 0.5}, DRAFTS)
     assert time_and_bottleneck(stats) == (
         "time: 30% on links, 0% computing on peers, 0% judging and 50% drafting here, 20% waiting; "
-        "no faster because drafting takes 130 ms a token here: try a smaller draft"
+        "held back because drafting takes 130 ms a token here: try a smaller draft"
     )
     assert time_and_bottleneck(text_stats()) == ""
