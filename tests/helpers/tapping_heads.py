@@ -39,10 +39,10 @@ TEXT = [5, 9, 40, 7, 33, 21]
 OUTPUTS = list(torch.randn(8, len(TAPS), HIDDEN, generator=torch.Generator().manual_seed(3)))
 
 
-def load(name: Path, target: Path, options: ComputeOptions = PLAIN) -> Draft:
+def load(name: Path, target: Path) -> Draft:
     """The head of a folder, ready to draft for a target."""
     checkpoint = Checkpoint.open(str(target))
-    return load_any_draft(str(name), checkpoint, checkpoint.tokenizer(), options)
+    return load_any_draft(str(name), checkpoint, checkpoint.tokenizer(), PLAIN)
 
 
 def features(count: int) -> list[Feature]:
