@@ -43,7 +43,7 @@ def test_works_take_turns_and_the_first_run_does_not_count() -> None:
 
 def test_the_tables_show_ratios_and_threads() -> None:
     rows = [
-        {"dtype": "int8", "leaves": 8, "ms": 35.2, "speedup": 6.31},
+        {"weights": "int8", "leaves": 8, "ms": 35.2, "speedup": 6.31},
         {
             "threads": "shared out",
             "drafting_threads": 1,
