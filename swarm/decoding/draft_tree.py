@@ -244,9 +244,14 @@ class DraftTree:
         self.unsent = [node for node in self.unsent if not node.serial]
 
     def unsend(self) -> None:
-        """Take all serials back, the tip's too: the chain holds nothing any more."""
+        """Take all serials back, the tip's too: the chain holds nothing any more.
+
+        What was told of these tokens goes with them: before they are sent again, nobody could tell
+        more of it, and what it decides would follow a token that the chain does not hold.
+        """
         for node in (self.tip, *self.nodes):
             node.serial = 0
+            node.told = None
         self.unsent = [*self.nodes]
 
     def advance(self, token: int) -> DraftNode:

@@ -1,12 +1,15 @@
 """What the decoder drafts, sends and commits, step by step."""
 
+import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from helpers.decoder_bench import (
     STOP,
     STREAM,
+    VOCABULARY,
     Target,
     answer,
     decoder_for,
@@ -14,10 +17,26 @@ from helpers.decoder_bench import (
     propose,
     run,
 )
+from swarm.decoding.candidates import CandidateRow
 from swarm.decoding.drafting.drafter import Drafted
 from swarm.decoding.policy import SpeculationPlan
 from swarm.decoding.rules.rule import Decision
+from swarm.decoding.rules.strict import Strict
+from swarm.decoding.sampling import Sampling
 from swarm.decoding.windows import ResumePoint, Window
+
+
+def told_whole(best):
+    """What a peer tells of a prediction: all of it, and that this token is the best by far."""
+    tokens = [best, *(token for token in range(VOCABULARY) if token != best)]
+    logits = torch.tensor([100.0, *[-100.0] * (VOCABULARY - 1)])
+    return CandidateRow(torch.tensor(tokens), logits, 100.0, 100.0, VOCABULARY, 0, VOCABULARY)
+
+
+def told_little():
+    """Only one token, and that all others may be as good."""
+    all_alike = math.log(VOCABULARY)
+    return CandidateRow(torch.tensor([1]), torch.zeros(1), all_alike, all_alike, 1, 0, VOCABULARY)
 
 
 def test_plain_decoding_takes_one_loop_a_token():
@@ -264,6 +283,23 @@ def test_one_who_resumes_twice_goes_back_to_the_same_place():
     assert decoder.resume() == ResumePoint(1, 3, 3, (1, 2, 3))
     assert decoder.resume() == ResumePoint(2, 3, 3, (1, 2, 3))
     assert decoder.next_window() == Window(2, 3, 4, (4,), None, 1, 3)
+
+
+def test_what_was_told_of_tokens_that_are_sent_again_decides_nothing_before_it_is_told_again():
+    """The chain fails while it is asked for more of the first of three predictions."""
+    decoder = decoder_for([1, 2], STREAM, Strict(Sampling(temperature=1.0)), max_new_tokens=20)
+    propose(decoder, [3, 4])
+    first = decoder.next_window()
+    nodes = [node for _, node in decoder.take([first])]
+    assert [node.token for node in nodes] == [2, 3, 4]
+    assert decoder.judge_told(nodes, [told_little(), told_whole(4), told_little()]) == []
+    assert decoder.undecided is nodes[0]
+    decoder.resume()
+    decoder.plan = replace(STREAM, window=0)
+    ((_, tip),) = decoder.take([decoder.next_window()])
+    assert [each.token for each in decoder.judge_told([tip], [told_whole(3)])] == [3]
+    assert decoder.undecided is None
+    assert decoder.next_window().root == tip.serial, "of a token that the chain holds"
 
 
 def test_a_question_that_was_withdrawn_may_be_asked_again():
