@@ -145,8 +145,11 @@ class ChainSession:
         link.connection.subscribe(self.protocol.id, self._inbox)
 
     def leave(self, links: Collection[ChainLink]) -> None:
-        """Take no more messages from peers that are no longer part of the chain."""
+        """Take no more messages from peers that are no longer part of the chain, and forget a
+        failure of theirs that was kept: one may come back, and has not failed again."""
         self.protocol.leave(links)
+        if self._failure is not None and self._failure.peer_id in {each.peer_id for each in links}:
+            self._failure = None
         for link in links:
             link.connection.unsubscribe(self.protocol.id)
 
@@ -362,10 +365,9 @@ class ChainSession:
         return answer
 
     def _take_failure(self) -> ChainBroken | None:
-        """Return a failure that was kept, if its peer is still part of the chain."""
+        """Return a failure that was kept, and keep it no more."""
         failure, self._failure = self._failure, None
-        here = failure is not None and failure.peer_id in {each.peer_id for each in self.chain}
-        return failure if here else None
+        return failure
 
     async def _next_event(self) -> Event:
         """Return what comes next. Raises `ChainSilent` when the protocol's deadline has passed."""

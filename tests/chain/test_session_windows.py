@@ -244,11 +244,22 @@ async def test_after_a_failure_behind_an_answer_no_other_text_goes_on_in_the_ses
 async def test_a_failure_of_a_peer_that_was_replaced_meanwhile_is_no_news() -> None:
     async with wrong_behind_right() as (_, session), chain_of(good) as others:
         await soon(session.receive(rows=8))
+        session.leave(session.chain)
         session.protocol.go_on(others.links, epoch=1)
         receiving = asyncio.create_task(session.receive(rows=8))
         await asyncio.sleep(0.05)
         assert not receiving.done()
         receiving.cancel()
+
+
+async def test_a_failure_is_not_held_against_a_peer_that_came_back_after_it() -> None:
+    async with wrong_behind_right() as (chain, session):
+        await soon(session.receive(rows=8))
+        session.leave(chain.links)
+        await soon(session.join(chain.links, epoch=1))
+        session.protocol.go_on(chain.links, epoch=1)
+        await session.send(replace(WINDOW, epoch=1, first=4))
+        assert (await soon(session.receive(rows=8))).first == 4
 
 
 async def test_a_chain_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
