@@ -234,6 +234,7 @@ class Measured:
     queue_ms: tuple[float, ...] = ()  # of each stage: waiting for other sessions
     # the chain that answered, whose times these are; () if it is not known
     stages: tuple[Stage, ...] = ()
+    positions: int = 1  # that were computed in these times
 
 
 @dataclass(frozen=True)

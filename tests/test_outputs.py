@@ -16,7 +16,7 @@ from swarm.outputs import Generation, Measured, Piece, RouteStop
 def stats():
     meter = Meter(clock=iter((0.0, 0.5)).__next__)
     meter.start()
-    meter.loop(Measured(500.0, (50.0,)), 2, 2)
+    meter.loop(Measured(500.0, (50.0,)), 2)
     return meter.stats(
         Counts(loops=1, drafted=1, accepted=1),
         replace(FACTS, prompt_tokens=5, bytes_sent=70, bytes_received=90, finish_reason="stop"),

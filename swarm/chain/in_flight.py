@@ -38,7 +38,9 @@ class Matched:
         """Return what the result took; times are credited to the peers of the chain only if every
         one of them has told its own."""
         told = tuple(stages) if len(result.compute_ms) == len(stages) else ()
-        return Measured(self.loop_s * 1e3, result.compute_ms, result.queue_ms, told)
+        return Measured(
+            self.loop_s * 1e3, result.compute_ms, result.queue_ms, told, positions=result.count
+        )
 
 
 class InFlight:

@@ -68,7 +68,6 @@ class Meter:
     new_tokens: int = 0
     drafts: list[tuple[int, float]] = field(default_factory=list)  # tokens of a line, seconds
     loops: list[Measured] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
     judge_s: list[float] = field(default_factory=list)
     path: CriticalPath = field(init=False)
 
@@ -89,14 +88,13 @@ class Meter:
         self.path.drafted(seconds)
         self.drafts.append((tokens, seconds))
 
-    def loop(self, measured: Measured, positions: int, tokens: int) -> None:
-        """Note an answer at ``positions`` that commits ``tokens``."""
+    def loop(self, measured: Measured, tokens: int) -> None:
+        """Note an answer that commits ``tokens``."""
         self.last_token = self.clock()
         if not self.new_tokens:
             self.first_token = self.last_token
         self.new_tokens += tokens
         self.loops.append(measured)
-        self.positions.append(positions)
 
     def judged(self, left: bool) -> None:
         """Note that the answer that was last taken is judged; see `CriticalPath.judged`."""
@@ -181,15 +179,10 @@ class Meter:
 
     def _bound_share(self, counts: Counts) -> float | None:
         taken_ms = (self.last_token - self.started) * 1e3
-        loops, positions = self.loops[1:], self.positions[1:]
+        loops = self.loops[1:]
         if not counts.drafted or not loops or not taken_ms:
             return None
-        stage_ms = _mean(
-            [
-                max(loop.compute_ms, default=0.0) / n
-                for loop, n in zip(loops, positions, strict=True)
-            ]
-        )
+        stage_ms = _mean([max(loop.compute_ms, default=0.0) / loop.positions for loop in loops])
         misses = counts.rejected - counts.branched
         token_ms = max(self._draft_ms or 0.0, stage_ms)
         return (

@@ -312,7 +312,7 @@ class TextSequence:
 
     def _learn(self, positions: int, measured: Measured, tokens: int) -> None:
         before = self.meter.last_token
-        self.meter.loop(measured, positions, tokens)
+        self.meter.loop(measured, tokens)
         self._plans[self.decoder.plan.reason] += 1
         kept = self.decoder.counts.accepted
         if self.pieces:  # the first answer carried the prompt

@@ -148,7 +148,7 @@ class InProcess:
                     book.tapped(map(TappedToken, count(first), outputs))
                     book.prompt([window], outputs[:, 0])
                 took_ms = (time.perf_counter() - started) * 1e3
-                measured = Measured(took_ms, (took_ms,))
+                measured = Measured(took_ms, (took_ms,), positions=len(window.tokens))
                 taken = turn.take([window], measured)
                 rows = [row for row, _ in taken]
                 nodes = [node for _, node in taken]

@@ -195,6 +195,7 @@ async def test_windows_that_were_computed_together_are_answered_together() -> No
             await session.send(window)
         answer = await soon(session.receive())
         assert (answer.first, answer.last, answer.hidden.shape[0]) == (1, 2, 2)
+        assert answer.measured.positions == 2
 
 
 async def test_answers_that_have_come_are_joined_up_to_so_many_rows() -> None:
@@ -210,6 +211,7 @@ async def test_answers_that_have_come_are_joined_up_to_so_many_rows() -> None:
         assert (joined.first, joined.last, joined.count) == (1, 3, 3)
         assert joined.hidden.shape == (3, HIDDEN)
         assert [window.first for window, _ in joined.rows] == [1, 2, 3]
+        assert joined.measured.positions == 1, "its times are those of the last answer alone"
         assert (await soon(session.receive(rows=3))).first == 4
 
 

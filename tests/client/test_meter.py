@@ -38,7 +38,7 @@ def test_rates_of_a_speculative_generation(meter, clock):
     ]:
         meter.drafted(4, 0.02)
         clock.now += 1.0
-        meter.loop(Measured(loop_ms, compute_ms), 5, tokens)
+        meter.loop(Measured(loop_ms, compute_ms), tokens)
     stats = sum_up(meter, Counts(loops=3, drafted=12, accepted=7, rejected=3, flushes=2), seed=9)
     assert (stats.prompt_tokens, stats.new_tokens, stats.loops, stats.rejections) == (5, 10, 3, 3)
     assert (stats.seconds, stats.time_to_first_token_ms) == (3.0, 1000.0)
@@ -52,7 +52,7 @@ def test_rates_of_a_speculative_generation(meter, clock):
 
 def test_the_first_loop_carries_the_prompt_and_is_left_out_of_the_means(meter):
     for loop_ms, compute_ms in [(500.0, (50.0, 60.0)), (100.0, (4.0, 6.0)), (120.0, (6.0, 8.0))]:
-        meter.loop(Measured(loop_ms, compute_ms, (0.0, 2.0)), 1, 1)
+        meter.loop(Measured(loop_ms, compute_ms, (0.0, 2.0)), 1)
     stats = sum_up(meter, Counts(loops=3))
     assert stats.loop_ms == pytest.approx(110.0)
     assert stats.least_loop_ms == 100.0
@@ -75,7 +75,7 @@ def test_whoever_comes_and_goes_each_peer_is_credited_with_its_own_times(chains,
     for chain in chains:
         stages = tuple(chain[: data.draw(st.integers(1, len(chain)))])
         took = tuple(TOOK_MS[stage] for stage in stages)
-        meter.loop(Measured(100.0, took, tuple(ms / 2 for ms in took), stages), 1, 1)
+        meter.loop(Measured(100.0, took, tuple(ms / 2 for ms in took), stages), 1)
     assert all(
         (t.compute_ms, t.queue_ms) == (TOOK_MS[s], TOOK_MS[s] / 2) for s, t in meter.stages.items()
     )
@@ -92,11 +92,11 @@ def test_whoever_comes_and_goes_each_peer_is_credited_with_its_own_times(chains,
 
 def test_the_loop_of_the_prompt_is_credited_to_nobody(meter):
     chain = (STAGE["a"], STAGE["b"])
-    meter.loop(Measured(500.0, (50.0, 60.0), (0.0, 0.0), chain), 9, 1)
+    meter.loop(Measured(500.0, (50.0, 60.0), (0.0, 0.0), chain), 1)
     assert meter.stages == {}
-    meter.loop(Measured(100.0, (5.0,)), 1, 1)  # one of the peers tells no time: whose is it?
+    meter.loop(Measured(100.0, (5.0,)), 1)  # one of the peers tells no time: whose is it?
     assert meter.stages == {}
-    meter.loop(Measured(100.0, (5.0, 6.0), (), chain), 1, 1)
+    meter.loop(Measured(100.0, (5.0, 6.0), (), chain), 1)
     assert meter.stages == {STAGE["a"]: StageTimes(5.0, 0.0), STAGE["b"]: StageTimes(6.0, 0.0)}
 
 
@@ -106,7 +106,7 @@ def test_the_share_of_the_bound(meter, clock):
     for positions, tokens in [(9, 1), (5, 4), (5, 5)]:
         meter.drafted(5, 0.02)  # 4 ms a token; the slower stage takes 15 / 5 = 3
         clock.now += 0.2
-        meter.loop(Measured(100.0, (10.0, 15.0)), positions, tokens)
+        meter.loop(Measured(100.0, (10.0, 15.0), positions=positions), tokens)
     counts = Counts(
         loops=3,
         drafted=15,
@@ -127,7 +127,7 @@ def test_the_share_of_the_bound(meter, clock):
 
 def test_a_single_loop_is_its_own_mean(meter, clock):
     clock.now += 0.5
-    meter.loop(Measured(500.0, (50.0,)), 1, 1)
+    meter.loop(Measured(500.0, (50.0,)), 1)
     stats = sum_up(meter, Counts(loops=1))
     assert (stats.loop_ms, stats.stage_compute_ms) == (500.0, (50.0,))
 
@@ -142,7 +142,7 @@ def test_the_first_draft_reads_the_prompt_and_is_left_out_of_the_mean(meter, clo
 
 def test_plain_decoding_has_no_draft_figures(meter, clock):
     clock.now += 0.5
-    meter.loop(Measured(500.0, (50.0,)), 1, 1)
+    meter.loop(Measured(500.0, (50.0,)), 1)
     stats = sum_up(meter, Counts(loops=1))
     assert (stats.draft_acceptance_rate, stats.draft_ms_per_token) == (None, None)
     assert stats.mean_acceptance_length == 1.0

@@ -17,7 +17,7 @@ COLUMNS = ("tokens", "tok/s", "loop ms", "in flight", "work", "kB", "speedup", "
 def generation(tokens_per_second):
     meter = Meter(iter((0.0, 200 / tokens_per_second)).__next__)
     meter.start()
-    meter.loop(Measured(1234.0, (2.0, 3.0)), 5, 200)
+    meter.loop(Measured(1234.0, (2.0, 3.0)), 200)
     counts = Counts(
         loops=1, drafted=8, accepted=2, rejected=2, branched=1, waits=2, frames=2, sent=8, held=3
     )

@@ -23,7 +23,7 @@ def generation(tokens_per_second: float, tokens: tuple[int, ...] = (1, 2, 3, 4))
     meter.path.answered(1, clock.now, Measured(100.0, (2.0, 3.0)))
     clock.now = seconds
     meter.judged(left=False)
-    meter.loop(Measured(100.0, (2.0, 3.0)), 5, len(tokens))
+    meter.loop(Measured(100.0, (2.0, 3.0), positions=5), len(tokens))
     counts = Counts(
         loops=1, drafted=8, accepted=2, rejected=2, branched=1, waits=2, frames=2, sent=8, held=3
     )

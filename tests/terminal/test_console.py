@@ -32,7 +32,7 @@ def generation(drafted=0, accepted=0):
     ticks = iter([0.0, 2.0])
     meter = Meter(lambda: next(ticks))
     meter.start()
-    meter.loop(Measured(50.0, (1.0,)), 10, 10)
+    meter.loop(Measured(50.0, (1.0,)), 10)
     counts = Counts(loops=4, drafted=drafted, accepted=accepted)
     facts = {
         "prompt_tokens": 5,
