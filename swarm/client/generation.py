@@ -199,11 +199,13 @@ class GenerationStream:
                 answer = await ahead.answer()
                 self._check_honesty(session)
                 repairs.answered(answer.at)
-                pieces = await self._judge(sequence, session, answer)
+                pieces, failure = await self._judge(sequence, session, answer)
                 if pieces:
                     standby.answered(answer)
                 for piece in pieces:
                     yield piece
+                if failure is not None:
+                    raise failure
                 ahead.go_on()
         finally:
             await ahead.close()
@@ -261,20 +263,26 @@ class GenerationStream:
 
     async def _judge(
         self, sequence: TextSequence, session: ChainSession, answer: ChainAnswer
-    ) -> list[Piece]:
+    ) -> tuple[list[Piece], ChainBroken | None]:
+        """Return the pieces that an answer decides, and the failure that kept it from deciding
+        more: what was decided before counts."""
+        failure = None
         if sequence.decoder.book is not None:
             sequence.decoder.book.tapped(answer.taps)
             sequence.decoder.book.prompt(answer.windows, answer.hidden)
         taken = sequence.take(answer.windows, answer.measured, answer.at)
         if not taken:
-            return []
+            return [], None
         self._measured = answer.measured
         rows, nodes = zip(*taken, strict=True)
         loop = asyncio.get_running_loop()
         if self._terms is not None:
             told = [answer.candidates[row] for row in rows]
             self._samples.answered(nodes, told)
-            await self._decide_told(sequence, session, nodes, told)
+            try:
+                await self._decide_told(sequence, session, nodes, told)
+            except ChainBroken as broken:
+                failure = broken
         else:
             hidden = answer.hidden[list(rows)]
             head = self._models.own_head
@@ -292,7 +300,7 @@ class GenerationStream:
             self._samples.answered(nodes, hidden)
         pieces = sequence.settle(len(nodes), answer.measured)
         self._samples.settle()
-        return pieces
+        return pieces, failure
 
     @staticmethod
     async def _decide_told(

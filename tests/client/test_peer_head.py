@@ -18,9 +18,11 @@ from swarm.audit.guard import Guard
 from swarm.audit.tolerance import Tolerance
 from swarm.chain import choice, protocol
 from swarm.chain import terms as chain_terms
+from swarm.chain.session import ChainSession
 from swarm.client import generation
 from swarm.client.scoring import Scorer
-from swarm.decoding.candidates import choose_candidates
+from swarm.client.sequence import TextSequence
+from swarm.decoding.candidates import CandidateRow, choose_candidates
 from swarm.errors import MissingLayers, NeedsHead, SwarmIncomplete
 from swarm.model.checkpoint import Checkpoint
 from swarm.model.head import Head
@@ -121,6 +123,43 @@ async def test_the_last_peer_is_replaced_in_the_middle_of_a_text(
         text = await soon(swarm.write(killing(len(STAGES) - 1)))
         assert text.token_ids == expected
         assert len(text.stats.failovers) == 1
+
+
+async def test_what_was_decided_before_the_last_peer_failed_is_told(
+    make_without: Callable[[], Swarm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked for more of a prediction, and ends then: the tokens before that one count."""
+    monkeypatch.setattr(generation, "CANDIDATES", 8)
+    options = {**WINDOWS, "temperature": 1.5, "top_p": 0.95, "seed": 3}
+    whole = await written(make_without, **options)
+    decided: list[tuple[int, int]] = []  # tokens in all, and by the answer that is judged
+    decide, refine = TextSequence.decide_told, ChainSession.refine
+
+    def noted(self: TextSequence, *told: Any) -> None:
+        decide(self, *told)
+        decided.append((len(self.decoder.tokens) - len(PROMPT), len(self._decisions)))
+
+    monkeypatch.setattr(TextSequence, "decide_told", noted)
+    async with swarm_of(make_without, *STAGES) as swarm:
+
+        async def fails(self: ChainSession, *asked: Any) -> CandidateRow:
+            if decided[-1][1] and len(swarm.up) == len(STAGES):
+                await swarm.up.pop().die()
+            return await refine(self, *asked)
+
+        monkeypatch.setattr(ChainSession, "refine", fails)
+        said: list[int] = []
+
+        async def listen() -> None:
+            async for piece in swarm.stream(**options, patience_s=0.0):
+                said.append(piece.token_id)
+
+        with pytest.raises(SwarmIncomplete) as caught:
+            await soon(listen())
+    assert len(said) == decided[-1][0]
+    assert caught.value.generation is not None
+    assert caught.value.generation.token_ids == tuple(said) == whole.token_ids[: len(said)]
+    assert caught.value.generation.stats.new_tokens == len(said)
 
 
 async def test_a_peer_with_a_head_stands_by_for_the_last_one(
