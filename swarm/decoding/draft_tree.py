@@ -246,7 +246,7 @@ class DraftTree:
     def unsend(self) -> None:
         """Take all serials back, the tip's too: the chain holds nothing any more.
 
-        What was told of these tokens goes with them: before they are sent again, nobody could tell
+        What was told of these tokens goes with them: before they are sent again, no peer can tell
         more of it, and what it decides would follow a token that the chain does not hold.
         """
         for node in (self.tip, *self.nodes):

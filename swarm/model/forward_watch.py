@@ -17,5 +17,5 @@ class ForwardWatch(Protocol):
 
 
 def watched(watch: ForwardWatch | None) -> AbstractContextManager[None]:
-    """Return what is open while a forward runs; nothing if nobody watches."""
+    """Return what is open while a forward runs; without a watch, nothing is told."""
     return nullcontext() if watch is None else watch.forward()
